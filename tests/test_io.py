@@ -5,6 +5,7 @@ import os
 import stat
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from thirtytwo.errors import InputError, OutputError
 from thirtytwo.io import (
     atomic_folder,
     atomic_write,
+    check_writable,
     folded,
     free_name,
     free_path,
@@ -126,6 +128,24 @@ def test_places_that_cannot_be_written_are_named(tmp_path: Path, case: str) -> N
 
 
 @posix
+@pytest.mark.parametrize(
+    ("name", "format", "fits"),
+    [
+        ("x.pdf", "HTML", False),
+        ("y.html", "PDF", False),
+        ("y.HTM", "PNG", False),
+        ("x.PDF", "PDF", True),
+        ("page.html", "HTML", True),
+        ("report", "PDF", True),
+        ("v1.2", "HTML", True),
+        ("x.pdf", "", True),
+    ],
+)
+def test_a_suffix_of_another_format_is_refused(tmp_path: Path, name: str, format: str, fits: bool) -> None:
+    with nullcontext() if fits else pytest.raises(OutputError, match=format):
+        check_writable(tmp_path / name, force=False, format=format)
+
+
 def test_a_full_disk_is_one_sentence(tmp_path: Path) -> None:
     """A limit of 4 KB per file has the same effect as a full disk."""
     path = tmp_path / "a.bin"

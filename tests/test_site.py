@@ -29,6 +29,23 @@ def test_every_page_is_in_the_navigation() -> None:
     assert sorted(listed) == sorted([*(str(page.relative_to(DOCS)) for page in DOCS.rglob("*.md")), *notebooks])
 
 
+def luminance(color: str) -> float:
+    """Relative luminance of `#rrggbb`, as WCAG 2.2 defines it."""
+    values = [int(color[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+    linear = [value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4 for value in values]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+@pytest.mark.parametrize("name", ["--md-primary-fg-color", "--md-typeset-a-color"])
+def test_links_and_the_header_have_enough_contrast(name: str) -> None:
+    """With white, and with the gray behind linked code."""
+    css = (DOCS / "stylesheets" / "site.css").read_text(encoding="utf-8")
+    found = re.search(rf"{name}: (#[0-9a-f]{{6}});", css)
+    assert found
+    for other in ("#ffffff", "#f5f5f5"):
+        assert (luminance(other) + 0.05) / (luminance(found[1]) + 0.05) >= 4.5
+
+
 def test_photographs_are_one_click_from_the_start() -> None:
     assert "[Train on my photographs](my-photographs.md)" in (DOCS / "index.md").read_text(encoding="utf-8")
 
@@ -48,6 +65,12 @@ def test_notebooks_become_pages_with_their_outputs(path: Path) -> None:
 def test_links_to_notebooks_are_links_to_their_pages() -> None:
     pages = tool("notebook_pages")
     assert pages.with_links_to_pages("[a](../notebooks/x-y.ipynb)") == "[a](notebooks/x-y.md)"
+
+
+def test_the_number_of_checks_is_current() -> None:
+    found = re.search(r"(\d+) coded checks", (DOCS / "alternatives.md").read_text(encoding="utf-8"))
+    assert found
+    assert int(found[1]) == len(tool("check_pages").ours())
 
 
 def test_pages_of_checks_are_current() -> None:

@@ -185,13 +185,40 @@ def _mode(path: Path) -> int:
         return 0
 
 
-def check_writable(path: Path, *, force: bool) -> None:
+_FORMATS = {
+    ".csv": "CSV",
+    ".htm": "HTML",
+    ".html": "HTML",
+    ".jpeg": "JPEG",
+    ".jpg": "JPEG",
+    ".json": "JSON",
+    ".onnx": "ONNX",
+    ".pdf": "PDF",
+    ".png": "PNG",
+}
+"""Formats by the suffixes of their files."""
+
+
+def check_writable(path: Path, *, force: bool, format: str = "") -> None:
     """Check that `path` can be written without overwriting an existing file, before work that takes long.
 
+    Args:
+        path: the file.
+        force: whether it may be overwritten.
+        format: the format that will be written, such as `PDF`; empty: any.
+
     Raises:
-        OutputError: `path` is a folder, or a file while `force` is not set; or files cannot be created in its folder.
+        OutputError: `path` is a folder, or a file while `force` is not set; or files cannot be created in its folder;
+            or its suffix is that of another format.
     """
     path = expand_home(path)
+    meant = _FORMATS.get(path.suffix.lower(), format)
+    if format and meant != format:
+        usual = next(suffix for suffix in reversed(_FORMATS) if _FORMATS[suffix] == format)
+        raise OutputError(
+            f"{path} has the suffix of {meant}, but {format} would be written to it.",
+            f"Name a file that ends in {usual}, or choose another format.",
+        )
     try:
         existing = "folder" if is_directory(path) else "file" if is_file(path) else ""
     except InputError as error:

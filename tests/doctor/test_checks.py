@@ -12,7 +12,9 @@ import pytest
 
 from thirtytwo.cli.main import run_command
 from thirtytwo.doctor import CHECKS, diagnose
+from thirtytwo.doctor.page import render_diagnosis
 from thirtytwo.errors import UnknownNameError
+from thirtytwo.text import quote
 
 
 @pytest.fixture
@@ -43,6 +45,41 @@ def test_checks_can_be_muted_and_chosen(folder: Path) -> None:
     only = diagnose(str(folder), only=["T103"])
     assert {finding.code for finding in only.findings} == {"T103"}
     assert only.ran == ("T103",)
+
+
+def test_codes_may_be_written_in_small_letters(folder: Path) -> None:
+    assert diagnose(str(folder), only=["t103"]).ran == ("T103",)
+    assert "T103" not in diagnose(str(folder), muted=["t103"]).ran
+    assert run_command(["data", "doctor", str(folder), "--fail-on", "NEVER"]) == 0
+
+
+def test_a_text_that_is_named_as_an_image(make, tmp_path: Path) -> None:
+    root = make.tree(tmp_path / "set", {"a": 3, "b": 3})
+    (root / "a/1.jpg").write_text("not an image", encoding="utf-8")
+    (finding,) = diagnose(str(root), only=["T201"]).findings
+    assert finding.fix.startswith("Remove it, or save it as an image")
+
+
+@pytest.mark.parametrize(
+    "names",
+    [("traffic-light", "traffic_light", "Traffic light"), ("stop sign", "stopsign"), ("caf\u00e9", "cafe\u0301")],
+)
+def test_variants_of_a_name_are_found(make, tmp_path: Path, names: tuple[str, ...]) -> None:
+    root = make.tree(tmp_path / "set", dict.fromkeys((*names, "other", "_", "-"), 2))
+    (finding,) = diagnose(str(root), only=["T304"]).findings
+    assert all(quote(name) in finding.what for name in names)
+    assert finding.classes == len(names)
+
+
+def test_real_names_are_shown_where_readable_ones_would_be_equal(
+    make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = make.tree(tmp_path / "set", {"a_b": 3, "a b": 3, "c_d": 3})
+    assert run_command(["data", "show", str(root)]) == 0
+    shown = capsys.readouterr().out
+    assert all(re.search(rf"(?m)^\W*{name}\s", shown) for name in ("a_b", "a b", "c d"))
+    page = render_diagnosis(diagnose(str(root)))
+    assert "a b, a_b, c d" in page
 
 
 @pytest.mark.parametrize("option", ["muted", "only"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from types import SimpleNamespace
 
@@ -150,8 +151,16 @@ def test_the_map_lists_marked_images_with_their_neighbors():
 def test_more_images_of_a_class_are_folded():
     page = parsed(render_data_page(*make(("ant",), count=40, marked=())))
     assert f"{40 - SHOWN} more" in page.text
+    assert "more of" not in page.text
     assert len(page.all("details")) == 1
     assert "Outlined," not in page.text
+
+
+def test_the_page_says_how_many_images_it_does_not_show():
+    found, train = make(("ant",), count=40, marked=())
+    row = replace(found.counts[0], counts={"train": 297})
+    page = parsed(render_data_page(replace(found, counts=(row,)), train))
+    assert f"{40 - SHOWN} more of 297" in page.text
 
 
 def test_superclasses_form_a_tree():

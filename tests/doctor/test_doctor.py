@@ -77,6 +77,8 @@ def test_images_of_a_single_color():
     [
         ({(32, 32): 60}, "32×32 .*8×8"),
         ({(32, 20): 30, (40, 60): 30}, "32 to 40 .*wide.* 20 to 60 .*high"),
+        ({(96, 32): 30, (96, 60): 30}, "Images are 96 pixels wide and 32 to 60 high"),
+        ({(5, 9): 1, (40, 60): 58}, "^1 of 59 images is smaller than 8×8 and is enlarged"),
         ({(5, 9): 2, (40, 60): 58}, "^2 of 60 .*smaller than 8×8"),
         ({(10, 90): 4, (40, 60): 56}, "^4 of 60 .*aspect ratio above 2"),
     ],

@@ -94,6 +94,7 @@ def test_rotated(folder: Path, name: str) -> None:
     photo(90).save(folder / "b" / name, exif=exif)
     assert files(folder, "T205") == [f"b/{name}"]
     assert found(folder, "T205")[0].notes == ("by 90°",)
+    assert " images is rotated" in found(folder, "T205")[0].what
     facts = read_facts(folder / "b" / name)
     assert (facts.width, facts.height, facts.upright) == (24, 16, (16, 24))
 

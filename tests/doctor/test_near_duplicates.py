@@ -73,7 +73,12 @@ def test_no_images() -> None:
 
 
 def test_connected_images_are_one_group() -> None:
-    pairs = Pairs(np.array([5, 1, 2]), np.array([9, 2, 3]), np.array([0.9, 0.8, 0.7], dtype=np.float32))
+    pairs = Pairs(
+        np.array([5, 1, 2]),
+        np.array([9, 2, 3]),
+        np.array([0.9, 0.8, 0.7], dtype=np.float32),
+        np.zeros(3, dtype=np.bool_),
+    )
     assert grouped(pairs) == [[5, 9], [1, 2, 3]]
 
 
@@ -98,7 +103,10 @@ def test_findings_name_split_and_label() -> None:
     assert len(found["T111"].groups) == 2
     assert "train row 6 (ant) ≈ test row 3 (bee)" in found["T112"].what
     assert [place.position for place in found["T113"].groups[0]] == [9, 11]
-    assert found["T111"].notes[0].startswith("similarity ")
+    assert all(note.startswith("similarity ") for note in found["T111"].notes)
+    by_code = {code: [note.endswith(", mirrored") for note in found[code].notes] for code in ("T111", "T112", "T113")}
+    assert (sorted(by_code["T111"]), by_code["T112"], by_code["T113"]) == ([False, True], [True], [False])
+    assert "1 of them with a mirrored copy" in found["T111"].what
 
 
 @pytest.mark.parametrize(("side", "expected"), [(8, set()), (15, set()), (16, {"T111", "T112", "T113"})])

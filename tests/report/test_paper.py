@@ -20,6 +20,7 @@ from thirtytwo.cli.main import run_command
 from thirtytwo.data.types import ImageSet
 from thirtytwo.errors import MissingExtraError, OutputError
 from thirtytwo.report import paper
+from thirtytwo.report.figures import draw_confusion
 from thirtytwo.report.paper import compose, is_own, typeset, write_paper
 from thirtytwo.report.paper_blocks import Block, Material, code, encode
 from thirtytwo.report.paper_sections import MAX_ERRORS, MAX_EXAMPLES, MAX_ROWS, sections
@@ -134,6 +135,82 @@ def test_an_ensemble_names_its_members(make_run):
     assert "Another seed" not in shown
 
 
+@pytest.mark.parametrize(
+    ("pretrained", "head_until", "unfreeze", "expected"),
+    [
+        ("", 1.0, "all", ""),
+        ("imagenet", 1.0, "all", "only the head, on a frozen base; starts from pretrained weights"),
+        ("imagenet", 0.2, 0.75, "the head alone for 1 of 5 epochs, then with the last 75\u00a0% of the base; "),
+        ("imagenet", 0.2, "layer3", "then with the base from layer3 on; "),
+        ("imagenet", 0.0, "all", "all, starting from pretrained weights"),
+    ],
+)
+def test_the_method_says_what_was_trained(make_run, pretrained, head_until, unfreeze, expected):
+    run, _ = make_run()
+    recipe = run.read_recipe()
+    transfer = recipe.transfer.model_copy(
+        update={"pretrained": pretrained, "head_until": head_until, "unfreeze": unfreeze}
+    )
+    schedule = recipe.schedule.model_copy(update={"epochs": 5})
+    run.recipe.unlink()
+    run.write_recipe(recipe.model_copy(update={"transfer": transfer, "schedule": schedule}))
+    (method,) = (
+        dict(block["rows"])
+        for block in blocks_of(read_run_record(run))[0]
+        if "The network" in str(block.get("caption"))
+    )
+    assert expected in method.get("Trained layers", "")
+    assert bool(method.get("Trained layers")) == bool(expected)
+
+
+def test_every_table_of_an_evaluation_has_a_caption(make_run):
+    run, _ = make_run()
+    tables = [block for block in blocks_of(read_run_record(run))[0] if block["kind"] == "table"]
+    assert len(tables) > 3
+    assert all(block["caption"] for block in tables)
+
+
+@pytest.mark.parametrize("wrong", [1, 3])
+def test_mistakes_say_nothing_about_labels(make_run, wrong):
+    """The evaluation of labels does, with other words where it found none."""
+    run, given = make_run(without=("metrics",))
+    probabilities = np.eye(6, dtype=np.float32)[given.truth]
+    probabilities[:wrong] = np.roll(probabilities[:wrong], 1, axis=1)
+    run.write_predictions("test", replace(given, probabilities=probabilities))
+    (lead,) = (
+        text
+        for text in texts(blocks_of(read_run_record(run))[0])
+        if "240 test images were mis" in text or "240 test images was mis" in text
+    )
+    assert "label" not in lead
+
+
+def test_the_abstract_has_the_false_alarm_rate(make_run):
+    run, _ = make_run()
+    alarms = {"called_unknown": {"value": 0.0375, "ci95": [0.02, 0.07]}, "n": 240}
+    run.write_json(run.metrics, run.read_json(run.metrics) | {"unknown": {"threshold": 1.0, "test": alarms}})
+    content = " ".join(paper._abstract(read_run_record(run), load_words()))
+    assert f"{percent(0.0375)} of them were marked unknown" in content
+
+
+def test_zeros_of_the_confusion_matrix_are_drawn(make_run):
+    run, given = make_run(("ant", "bee"))
+    run.write_predictions("test", replace(given, probabilities=np.eye(2, dtype=np.float32)[given.truth]))
+    shown = [text.get_text() for text in draw_confusion(read_run_record(run)).axes[0].texts]
+    assert sorted(shown, key=int)[:2] == ["0", "0"]
+    assert len(shown) == 4
+
+
+@pytest.mark.slow
+def test_long_file_names_can_be_copied(make_run):
+    """Places where a line may break are no characters of the text."""
+    name = "photographs/from_the_garden/2026-06-01/a4c59e1b77d04f27b1e7f2d0c9a3b5e8_IMG.jpg"
+    run, given = make_run(("ant", "bee"), without=("history",))
+    run.write_predictions("test", replace(given, files=(name,) * 240))
+    content, attached = compose(read_run_record(run), {})
+    assert name[-25:] in unescape(typeset(content, attached, 0, "html").decode())
+
+
 @pytest.mark.parametrize(("count", "parts", "rows"), [(2, 1, 2), (10, 1, 10), (100, 2, 100), (150, 2, MAX_ROWS // 2)])
 def test_classes_fit_the_page(make_run, images_of, count, parts, rows):
     run, given = make_run([f"kind {number:03d}" for number in range(count)], count=600)
@@ -189,7 +266,7 @@ def test_names_are_never_markup(make_run, images_of):
     content, attached = compose(read_run_record(run), {"train": images, "test": images})
     assert typeset(content, attached, 0).startswith(b"%PDF-")
     html = unescape(typeset(content, attached, 0, "html").decode())
-    shown = re.sub("<[^>]*data:[^>]*>|\u200b", "", html)
+    shown = re.sub("<[^>]*data:[^>]*>", "", html)
     for name in HOSTILE[:6]:
         assert readable(name) in shown, name
     assert "root:x" not in shown
@@ -225,6 +302,9 @@ def test_outputs_of_others_stay(make_run, tmp_path, capsys):
     out = tmp_path / "deep" / "paper.PDF"
     assert thirtytwo.write_report(run.path, out=out) == out
     assert out.read_bytes() == run.paper.read_bytes()
+    for format, name in (("html", "x.pdf"), ("pdf", "y.html")):
+        assert run_command(["report", str(run.path), "--format", format, "--out", str(tmp_path / name)]) == 2
+        assert not (tmp_path / name).exists()
     with pytest.raises(OutputError):
         thirtytwo.write_report(run.path, out=out)
     assert thirtytwo.write_report(run.path, out=out, force=True) == out

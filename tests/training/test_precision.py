@@ -16,7 +16,7 @@ from thirtytwo.config.recipe import Recipe
 from thirtytwo.models import Network
 from thirtytwo.models.base import build_network
 from thirtytwo.training.hardware import Hardware, choose_hardware
-from thirtytwo.training.precision import FEW, MAX_GROWTHS, REPEATS, StepTimes, _is_clear, timed_precision
+from thirtytwo.training.precision import FEW, MAX_GROWTHS, REPEATS, StepTimes, _is_clear, _shown, timed_precision
 
 NETWORKS: dict[str, dict[str, Any]] = {
     "dense": {"model__options": {"groups": [{"width": 8}, {"width": 16}]}},
@@ -30,7 +30,12 @@ NETWORKS: dict[str, dict[str, Any]] = {
         },
     },
 }
-REASON = re.compile(r"a step of (\d+) images takes ([\d.]+) ms in float32 and ([\d.]+) ms in bfloat16")
+REASON = re.compile(r"a step of (\d+) images takes ([\d.]+)\s(ms|s) in float32 and ([\d.]+)\s(ms|s) in bfloat16")
+
+
+@pytest.mark.parametrize(("seconds", "expected"), [(0.0123, "12.3 ms"), (6.5659, "6.6 s"), (75.0, "1 min 15 s")])
+def test_times_of_steps_are_readable(seconds, expected):
+    assert _shown(seconds).replace("\u00a0", " ") == expected
 
 
 @pytest.fixture
@@ -65,7 +70,7 @@ def test_faster_precision_is_chosen_with_both_times(network: str, tiny: SimpleNa
     (logged,) = [choice for choice in found.choices if choice.what == "precision"]
     match = REASON.match(logged.reason)
     assert match, logged.reason
-    whole, half = float(match[2]), float(match[3])
+    whole, half = (float(match[place]) * {"s": 1000, "ms": 1}[match[place + 1]] for place in (2, 4))
     assert logged.value == str(found.precision).removeprefix("torch.")
     assert {"float32": whole, "bfloat16": half}[logged.value] == min(whole, half)
     assert 2 <= int(match[1]) <= 24

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,10 +11,10 @@ import typer
 
 from thirtytwo.cli.console import log, show, show_table
 from thirtytwo.cli.options import Data, DataRoot
-from thirtytwo.errors import DataError, OutputError, did_you_mean
+from thirtytwo.errors import DataError, did_you_mean
 from thirtytwo.inputs import refuse_data_as_output
-from thirtytwo.io import short_name
-from thirtytwo.text import capitalized, percent, readable, size
+from thirtytwo.io import check_writable, short_name
+from thirtytwo.text import capitalized, percent, readable, readable_names, size
 
 if TYPE_CHECKING:
     from thirtytwo.data.cache_eviction import Cleared, Stored
@@ -62,7 +62,7 @@ def show_data(
         _write_augmented(data, data_root, recipe, overrides, sheet, force=force)
         return
     if sheet is not None:
-        _check_sheet(sheet, force=force)
+        check_writable(sheet, force=force, format="PNG")
     loaded = _load_or_write_page(data, html, data_root, recipe, overrides, force=force)
     _show_summary(loaded)
     if sheet is not None:
@@ -97,11 +97,6 @@ def _load_or_write_page(
     return write_data_page(spec, html, data_root=data_root, recipe=recipe, overrides=overrides, force=force).data
 
 
-def _check_sheet(path: Path, *, force: bool) -> None:
-    if path.exists() and not force:
-        raise OutputError(f"{path} already exists.", "Choose another name with --sheet, or overwrite it with --force.")
-
-
 def _show_summary(data: DataSet) -> None:
     """Print splits, channels, sizes and classes of a data set."""
     from thirtytwo.data.channels import channel_statistics
@@ -128,11 +123,12 @@ def _show_summary(data: DataSet) -> None:
             show(f"{cut} {HOW_TO_KEEP_ENDS}")
         show()
     superclasses = data.superclasses or {}
+    shown = dict(zip(data.classes, readable_names(data.classes), strict=True))
     show_table(
         ["class", *(["superclass"] if superclasses else []), *parts],
         [
             (
-                readable(row.name),
+                shown[row.name],
                 *([readable(superclasses[row.name])] if superclasses else []),
                 *(f"{count:,}" for count in row.counts.values()),
             )
@@ -163,10 +159,10 @@ def _write_augmented(
     """Write a PNG of training images with the recipe's augmentation, and print its path.
 
     Raises:
-        OutputError: the file already exists.
+        OutputError: the file already exists, or has the suffix of another format.
     """
     path = sheet or Path(short_name(f"{_as_file_name(spec)}-{_as_file_name(Path(recipe).stem)}-augmented.png"))
-    _check_sheet(path, force=force)
+    check_writable(path, force=force, format="PNG")
     import numpy as np
 
     from thirtytwo.data.explore import augmented_sheet
@@ -176,8 +172,9 @@ def _write_augmented(
 
     found = augment_data(spec, recipe, overrides, data_root=data_root)
     data, samples = found.data, found.samples
-    names = [readable(data.classes[label]) for label in samples.labels]
-    page = augmented_sheet(samples.originals, samples.augmented, names, _captions(samples, data.classes))
+    shown = readable_names(data.classes)
+    names = [shown[label] for label in samples.labels]
+    page = augmented_sheet(samples.originals, samples.augmented, names, _captions(samples, shown))
     write_bytes(path, png(np.asarray(page)))
     if found.fixes is not None:
         done = ", ".join(f"{count:,} {what}" for what, count in data.fixes.items())
@@ -186,14 +183,14 @@ def _write_augmented(
     show(str(path))
 
 
-def _captions(samples: Samples, classes: tuple[str, ...]) -> list[list[list[str]]] | None:
+def _captions(samples: Samples, classes: Sequence[str]) -> list[list[list[str]]] | None:
     """Label shares of each augmented image, largest first; None if no image is mixed with another."""
     if (samples.targets.max(axis=2) == 1).all():
         return None
     return [
         [
             [
-                f"{percent(target[index], 0)} {readable(classes[index])}"
+                f"{percent(target[index], 0)} {classes[index]}"
                 for index in (-target).argsort()[:MAX_LABELS]
                 if target[index] > 0
             ]

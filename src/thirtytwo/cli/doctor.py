@@ -41,7 +41,9 @@ def doctor(
             "--folds wrote, or its parquet file.",
         ),
     ] = None,
-    fail_on: Annotated[FailOn, typer.Option(help="Least severity with which the exit code is 3.")] = "error",
+    fail_on: Annotated[
+        FailOn, typer.Option(help="Least severity with which the exit code is 3.", case_sensitive=False)
+    ] = "error",
     format: Annotated[Format, typer.Option(help="table: sentences; csv: the images of each finding.")] = "table",
     out: Annotated[
         Path | None, typer.Option(metavar="FILE", help="File to write the findings to.", show_default="stdout")
@@ -65,7 +67,9 @@ def doctor(
     from thirtytwo.doctor import diagnose
     from thirtytwo.io import write_text
 
-    _check_outputs({"--out": out, "--html": html, "--fix-plan": fix_plan}, data, force)
+    written = "" if format == "table" else format.upper()
+    files = {"--out": (out, written), "--html": (html, "HTML"), "--fix-plan": (fix_plan, "CSV")}
+    _check_outputs(files, data, force)
     if html is not None:
         require("jinja2", "train")
     diagnosis = diagnose(
@@ -95,8 +99,8 @@ def doctor(
         raise typer.Exit(FOUND)
 
 
-def _check_outputs(files: Mapping[str, Path | None], data: str, force: bool) -> None:
-    """Check before the examination that its results, by option, can be written.
+def _check_outputs(files: Mapping[str, tuple[Path | None, str]], data: str, force: bool) -> None:
+    """Check before the examination that its results, by option, can be written: files and their formats.
 
     Raises:
         OutputError: a file cannot be written or belongs to the data, or two are the same.
@@ -105,11 +109,11 @@ def _check_outputs(files: Mapping[str, Path | None], data: str, force: bool) -> 
     from thirtytwo.io import check_writable, expand_home
 
     options: dict[Path, str] = {}
-    for option, path in files.items():
+    for option, (path, format) in files.items():
         if path is None:
             continue
         refuse_data_as_output(path, data)
-        check_writable(path, force=force)
+        check_writable(path, force=force, format=format)
         same = options.setdefault(expand_home(path).resolve(), option)
         if same != option:
             raise OutputError(f"{same} and {option} both name {path}.", "Give two files.")

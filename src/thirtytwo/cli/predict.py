@@ -39,7 +39,7 @@ def predict(
     from thirtytwo.inputs import expand_lists
 
     if out is not None:
-        check_writable(out, force=force)
+        check_writable(out, force=force, format="" if format == "table" else format.upper())
     files, skipped = find_images(expand_lists(arguments))
     if model is None:
         chosen = default_model()

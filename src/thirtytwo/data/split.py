@@ -16,7 +16,7 @@ from thirtytwo.data.arrays import joined
 from thirtytwo.data.types import DataSet, ImageSet
 from thirtytwo.errors import DataError
 from thirtytwo.images.content import Hashes, hash_bytes
-from thirtytwo.text import listing, percent
+from thirtytwo.text import counted, listing, percent
 
 Split: TypeAlias = Literal["train", "val", "test"]
 Purpose: TypeAlias = Literal["validation", "testing"]
@@ -365,5 +365,5 @@ def _without_shared(images: ImageSet, held: ImageSet, name: str, notes: list[str
         )
     many = int(same.sum())
     why = f"equal to {name} images" + (", or in one of their groups" if images.groups is not None else "")
-    notes.append(f"skipped {many:,} {what} images: {why}")
+    notes.append(f"skipped {counted(many, f'{what} image')}: {why}")
     return left

@@ -75,6 +75,7 @@ class UndecodedDataSet:
         skipped: notes for the log: what was skipped and why, and what else is special, each as a phrase.
         warnings: those of `skipped` that the data's owner should know about.
         all_in_all: whether a split that lacks a class is an error instead of a note in `skipped`.
+        one_class_fix: what to do if all images are of one class.
     """
 
     name: str
@@ -86,6 +87,7 @@ class UndecodedDataSet:
     skipped: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     all_in_all: bool = False
+    one_class_fix: str = "Put the images of each class into a folder of its own."
 
 
 def as_undecoded(data: DataSet, encode: Callable[[ImageSet, int], Source]) -> UndecodedDataSet:

@@ -62,7 +62,7 @@ def with_all_classes(undecoded: UndecodedDataSet) -> UndecodedDataSet:
         raise DataError(
             f"{undecoded.where} has images of only one class, {undecoded.classes[present[0]]!r}{reasons}; expected at "
             "least 2.",
-            "Put the images of each class into a folder of its own.",
+            undecoded.one_class_fix,
         )
     remarks = _check_missing_classes(undecoded, counts, present)
     undecoded = replace(undecoded, skipped=(*undecoded.skipped, *remarks))

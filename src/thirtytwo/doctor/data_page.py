@@ -156,11 +156,9 @@ def _balance(found: Overview) -> str:
     least, most = min(counts, key=counts.__getitem__), max(counts, key=counts.__getitem__)
     if counts[least] == counts[most]:
         return f"Every class has {counts[most]:,} training images."
-    few, many = counts[least], counts[most]
+    few, many, shown = counts[least], counts[most], dict(zip(counts, readable_names(counts), strict=True))
     ratio = f", {many / few:.1f} times as many" if few else ""
-    return as_printable(
-        f"{readable(least)} has the fewest training images, {few:,}; {readable(most)} has {many:,}{ratio}."
-    )
+    return as_printable(f"{shown[least]} has the fewest training images, {few:,}; {shown[most]} has {many:,}{ratio}.")
 
 
 def _shown_name(name: str) -> str:
@@ -173,21 +171,22 @@ def _shown_names(names: Iterable[str]) -> list[str]:
 
 
 def _image(place: int, shown: _Shown, classes: Sequence[str]) -> dict[str, Any]:
+    """A sample image; `classes` are the names that the page shows."""
     thumbnail = shown.samples[place]
-    name = f"{_shown_name(classes[int(shown.labels[place])])}, {shown.names[place]}"
+    name = f"{classes[int(shown.labels[place])]}, {shown.names[place]}"
     return {"place": place, "source": thumbnail.source, "pixelated": thumbnail.pixelated, "name": name}
 
 
 def _kinds(found: Overview, shown: _Shown) -> list[dict[str, Any]]:
     """One block for each class, those of a superclass together: mean image, sample images, and more of them."""
     order = sorted(range(len(found.classes)), key=lambda index: found.superclasses.get(found.classes[index], ""))
-    blocks = []
+    blocks, names = [], _shown_names(found.classes)
     for index in order:
-        images = [_image(place, shown, found.classes) for place in shown.by_class.get(index, [])]
+        images = [_image(place, shown, names) for place in shown.by_class.get(index, [])]
         blocks.append(
             {
                 "index": index,
-                "name": _shown_name(found.classes[index]),
+                "name": names[index],
                 "superclass": _shown_name(found.superclasses.get(found.classes[index], "")),
                 "count": found.counts[index].counts["train"],
                 "mean": shown.means[index] if index < len(shown.means) else None,
@@ -201,19 +200,20 @@ def _kinds(found: Overview, shown: _Shown) -> list[dict[str, Any]]:
 def _tree(found: Overview, shown: _Shown) -> list[dict[str, Any]]:
     """The superclasses with their classes, each with an image; empty where the data has none."""
     groups: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    classes = _shown_names(found.classes)
     for index, name in enumerate(found.classes):
         if name in found.superclasses:
             places = shown.by_class.get(index, [])
-            image = _image(places[0], shown, found.classes) if places else None
+            image = _image(places[0], shown, classes) if places else None
             groups[_shown_name(found.superclasses[name])].append(
-                {"index": index, "name": _shown_name(name), "image": image}
+                {"index": index, "name": classes[index], "image": image}
             )
     return [{"name": name, "classes": groups[name]} for name in sorted(groups)]
 
 
 def _map(found: Overview, shown: _Shown) -> dict[str, Any]:
     """The map, its legend, what the script needs, and the marked images."""
-    groups, names = _groups(found)
+    (groups, names), classes = _groups(found), _shown_names(found.classes)
     colors = [_color(index, len(names)) for index in range(len(names))]
     chart, points = map_chart(found.map, groups[shown.labels], colors)
     data = {
@@ -226,7 +226,7 @@ def _map(found: Overview, shown: _Shown) -> dict[str, Any]:
         "neighbors": found.map.neighbors,
         "marked": found.map.crossing.tolist(),
         "names": shown.names,
-        "classes": _shown_names(found.classes),
+        "classes": classes,
     }
     marked = [place for place in found.map.crossing.tolist() if place < len(shown.samples)]
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
@@ -241,10 +241,10 @@ def _map(found: Overview, shown: _Shown) -> dict[str, Any]:
         "selectable": len(found.classes) > 1 and (len(legend) != len(found.classes)),
         "marked_count": len(found.map.crossing),
         "marked": [
-            _image(place, shown, found.classes)
+            _image(place, shown, classes)
             | {
-                "label": _shown_name(found.classes[int(shown.labels[place])]),
-                "other": _shown_name(found.classes[int(found.map.other[place])]),
+                "label": classes[int(shown.labels[place])],
+                "other": classes[int(found.map.other[place])],
                 "votes": int(found.map.votes[place]),
             }
             for place in marked[:MOST_MARKED]
@@ -254,7 +254,11 @@ def _map(found: Overview, shown: _Shown) -> dict[str, Any]:
 
 def _groups(found: Overview) -> tuple[npt.NDArray[np.int64], list[str]]:
     """The color group of each class, int64 `(C,)`, and the names of the groups: superclasses where there are any."""
-    names = [_shown_name(found.superclasses.get(name, name)) for name in found.classes]
+    classes = _shown_names(found.classes)
+    above = found.superclasses
+    names = [
+        _shown_name(above[name]) if name in above else own for name, own in zip(found.classes, classes, strict=True)
+    ]
     order = sorted(set(names)) if found.superclasses else names
     places = {name: place for place, name in enumerate(order)}
     return np.array([places[name] for name in names], dtype=np.int64), list(order)
@@ -272,6 +276,7 @@ def _spread(found: Spread, shown: _Shown) -> dict[str, Any]:
     ends = ((found.lowest, found.lowest_values), (found.highest, found.highest_values))
     words = {"brightness": ("Darkest", "Brightest"), "contrast": ("Lowest contrast", "Highest contrast")}
     titles = words.get(found.name, (f"Lowest {found.name}", f"Highest {found.name}"))
+    classes = _shown_names(shown.train.classes)
     return {
         "chart": spread_chart(found),
         "ends": [
@@ -281,7 +286,7 @@ def _spread(found: Spread, shown: _Shown) -> dict[str, Any]:
                     {
                         "source": shown.extremes[position].source,
                         "pixelated": shown.extremes[position].pixelated,
-                        "label": _shown_name(shown.train.classes[int(shown.train.labels[position])]),
+                        "label": classes[int(shown.train.labels[position])],
                         "name": as_printable(shown.train.name_of(position)),
                         "value": f"{value:#.3g}".rstrip("."),
                     }

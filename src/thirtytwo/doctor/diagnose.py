@@ -131,6 +131,15 @@ def examine(data: DataSet) -> tuple[Finding, ...]:
     return by_severity(tuple(finding for check in chosen_checks() for finding in check().run(subject)))
 
 
+def _code(name: str) -> str:
+    """The code of a check that is written in small or capital letters.
+
+    Raises:
+        UnknownNameError: there is no such check.
+    """
+    return CHECKS.get(name if name in CHECKS else name.upper()).code
+
+
 def chosen_checks(
     muted: Collection[str] = (), only: Collection[str] = (), costly: bool = False, cheap: Collection[str] = ()
 ) -> tuple[type[Check], ...]:
@@ -140,8 +149,7 @@ def chosen_checks(
         UnknownNameError: there is no check of such a code.
         DataError: no check is left.
     """
-    for code in [*muted, *only]:
-        CHECKS.get(code)
+    muted, only, cheap = ([_code(name) for name in names] for names in (muted, only, cheap))
     found = [CHECKS.get(code) for code in CHECKS if code not in muted and (not only or code in only)]
     left = tuple(check for check in found if costly or not check.costly or check.code in {*only, *cheap})
     if not left:

@@ -216,7 +216,7 @@ def _blank(subject: Subject, findings: Sequence[Finding]) -> Iterator[_Suggestio
 def _near(subject: Subject, findings: Sequence[Finding]) -> Iterator[_Suggestion]:
     """Of near-duplicates in several splits, keep those in the split that is not trained on."""
     groups = set(_groups(findings, NearAcrossSplits.code))
-    for group, similarity in subject.near_groups if groups else ():
+    for group, similarity, _ in subject.near_groups if groups else ():
         held = max(_ORDER.index(place.split) for place in group)
         others = [place for place in group if _ORDER.index(place.split) == held]
         evidence = f"similarity {similarity:.2f} to {_named(subject, others)}"

@@ -27,13 +27,15 @@ class NearCheck(Check):
 
     def run(self, subject: Subject) -> Iterator[Finding]:
         """Compare small copies of all images, mirrored and shifted too."""
-        found = [(group, value) for group, value in subject.near_groups if self.concerns(subject, group)]
+        found = [group for group in subject.near_groups if self.concerns(subject, group.places)]
         if found:
-            groups = [group for group, _ in found]
+            groups = [group.places for group in found]
+            mirrored = sum(group.mirrored for group in found)
+            copies = f", {mirrored:,} of them with a mirrored copy" if mirrored else ""
             yield self.finding(
-                f"{counted(len(groups), 'group')} of nearly equal images {self.which}: "
+                f"{counted(len(groups), 'group')} of nearly equal images {self.which}{copies}: "
                 f"{subject.examples(groups, '≈')}.",
                 groups,
-                notes=[f"similarity {value:.2f}" for _, value in found],
+                notes=[f"similarity {group.similarity:.2f}{', mirrored' * group.mirrored}" for group in found],
                 fix=self.advice(subject),
             )

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from PIL import Image
 
 Floats = npt.NDArray[np.float32]
+Bools = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]
 Pixels = npt.NDArray[np.uint8]
 
@@ -47,11 +48,14 @@ _SAMPLE = 500
 
 @dataclass(frozen=True, eq=False)
 class Pairs:
-    """Pairs of near-duplicates, most similar first: `first` and `second` int64 `(P,)`, `similarity` float32 `(P,)`."""
+    """Pairs of near-duplicates, most similar first: `first` and `second` int64 `(P,)`, `similarity` float32 `(P,)`,
+    and `mirrored` bool `(P,)`, whether the second image resembles the first as its mirror image.
+    """
 
     first: Ints
     second: Ints
     similarity: Floats
+    mirrored: Bools
 
     def __len__(self) -> int:
         return len(self.first)
@@ -79,11 +83,12 @@ def find_pairs(small: Pixels, least: float = FINE) -> Pairs:
     ]
     if not found:
         none = np.zeros(0, dtype=np.int64)
-        return Pairs(none, none, np.zeros(0, dtype=np.float32))
-    first, second, similarity = (np.concatenate(parts) for parts in zip(*found, strict=True))
-    first, second, similarity = _once(first, second, similarity)
-    order = np.argsort(-similarity, kind="stable")
-    return Pairs(usable[first[order]], usable[second[order]], similarity[order])
+        return Pairs(none, none, np.zeros(0, dtype=np.float32), np.zeros(0, dtype=np.bool_))
+    every = _once(Pairs(*(np.concatenate(parts) for parts in zip(*found, strict=True))))
+    order = np.argsort(-every.similarity, kind="stable")
+    return Pairs(
+        usable[every.first[order]], usable[every.second[order]], every.similarity[order], every.mirrored[order]
+    )
 
 
 def grouped(pairs: Pairs) -> list[list[int]]:
@@ -187,8 +192,10 @@ def _half_size(images: Pixels) -> Floats:
 
 def _compared(
     images: Pixels, half: Floats, first: Ints, second: Ints, mirror: bool, least: float
-) -> tuple[Ints, Ints, Floats]:
-    """The candidates that agree at half size and in their details, with the correlation of their details."""
+) -> tuple[Ints, Ints, Floats, Bools]:
+    """The candidates that agree at half size and in their details, with the correlation of their details, and
+    `mirror` for each of them.
+    """
     kept = [(first[:0], second[:0], np.zeros(0, dtype=np.float32))]
     for start in range(0, len(first), _PAIRS):
         one, other = first[start : start + _PAIRS], second[start : start + _PAIRS]
@@ -199,7 +206,7 @@ def _compared(
         chosen = best >= least
         kept.append((one[chosen], other[chosen], best[chosen]))
     first, second, similarity = (np.concatenate(parts) for parts in zip(*kept, strict=True))
-    return first, second, similarity
+    return first, second, similarity, np.full(len(first), mirror, dtype=np.bool_)
 
 
 def _coarse_correlation(ours: Floats, theirs: Floats) -> Floats:
@@ -237,10 +244,10 @@ def _best_correlation(ours: Floats, theirs: Floats) -> Floats:
     return np.asarray(every[:, near[:, None], near].max(axis=(1, 2)), dtype=np.float32)
 
 
-def _once(first: Ints, second: Ints, similarity: Floats) -> tuple[Ints, Ints, Floats]:
+def _once(pairs: Pairs) -> Pairs:
     """Each pair once, with its larger similarity: a symmetric image is also a candidate as its mirror image."""
-    order = np.lexsort((-similarity, second, first))
-    first, second, similarity = first[order], second[order], similarity[order]
+    order = np.lexsort((pairs.mirrored, -pairs.similarity, pairs.second, pairs.first))
+    first, second = pairs.first[order], pairs.second[order]
     new = np.ones(len(first), dtype=bool)
     new[1:] = (first[1:] != first[:-1]) | (second[1:] != second[:-1])
-    return first[new], second[new], similarity[new]
+    return Pairs(first[new], second[new], pairs.similarity[order][new], pairs.mirrored[order][new])

@@ -15,7 +15,7 @@ from thirtytwo.images.decode import load_preview
 from thirtytwo.images.pixels import Pixels
 from thirtytwo.report.templating import render_template
 from thirtytwo.report.thumbnails import Thumbnail, thumbnails
-from thirtytwo.text import as_printable, counted, listing, readable, shorten
+from thirtytwo.text import as_printable, counted, listing, shorten
 
 IMAGE_BUDGET = 11_000_000
 """Largest number of characters of the page for images; texts take less than 3 million."""
@@ -206,7 +206,7 @@ def _image(place: Place, subject: Subject, thumbnail: Thumbnail | None) -> dict[
     name = subject.splits[place.split].name_of(place.position)
     return {
         "split": place.split,
-        "class": _short(readable(subject.class_of(place)), LONGEST_NAME),
+        "class": _short(subject.shown_classes[subject.label(place)], LONGEST_NAME),
         "name": _short(name, LONGEST_NAME),
         "thumbnail": thumbnail,
     }
@@ -214,7 +214,7 @@ def _image(place: Place, subject: Subject, thumbnail: Thumbnail | None) -> dict[
 
 def _summary(diagnosis: Diagnosis) -> dict[str, Any]:
     subject, ran = diagnosis.subject, set(diagnosis.ran)
-    classes = [] if subject is None else [readable(name) for name in subject.data.classes]
+    classes = () if subject is None else subject.shown_classes
     found = {finding.code for finding in diagnosis.findings}
     known = [CHECKS.get(code) for code in CHECKS]
     return {

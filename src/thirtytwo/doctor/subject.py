@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +30,15 @@ from thirtytwo.doctor.out_of_fold import OutOfFold
 from thirtytwo.doctor.statistics import PixelStatistics, pixel_statistics
 from thirtytwo.errors import ImageError
 from thirtytwo.images.header import FileFacts, read_facts
+from thirtytwo.text import readable_names
+
+
+class NearGroup(NamedTuple):
+    """Near-duplicates: their places, the largest similarity of two of them, and whether one is a mirror image."""
+
+    places: tuple[Place, ...]
+    similarity: float
+    mirrored: bool
 
 
 class Subject:
@@ -74,6 +84,11 @@ class Subject:
     def label(self, place: Place) -> int:
         """Label of an image, an index into the classes."""
         return int(self.splits[place.split].labels[place.position])
+
+    @cached_property
+    def shown_classes(self) -> tuple[str, ...]:
+        """The classes as pages show them."""
+        return tuple(readable_names(self.data.classes))
 
     def class_of(self, place: Place) -> str:
         """Class name of an image."""
@@ -157,8 +172,8 @@ class Subject:
         return np.concatenate([thumbnails(images.images) for images in self.splits.values()])
 
     @cached_property
-    def near_groups(self) -> tuple[tuple[tuple[Place, ...], float], ...]:
-        """Near-duplicates that are not equal, in groups of two or more, with the largest similarity of two of them.
+    def near_groups(self) -> tuple[NearGroup, ...]:
+        """Near-duplicates that are not equal, in groups of two or more.
 
         None among images that are too small to be compared.
         """
@@ -167,14 +182,16 @@ class Subject:
         equal = {place: number for number, group in enumerate(self.exact_groups) for place in group}
         least = FINE if is_small(self.data.median_side) else FINE_PHOTOGRAPHS
         pairs, places = find_pairs(self.thumbnails, least), self.places
-        found: list[tuple[tuple[Place, ...], float]] = []
+        found: list[NearGroup] = []
+        mirrored = {*pairs.first[pairs.mirrored].tolist()}
         similarity: dict[int, float] = {}
         for first, value in zip(pairs.first.tolist(), pairs.similarity.tolist(), strict=True):
             similarity[first] = max(value, similarity.get(first, 0.0))
         for members in grouped(pairs):
             group = tuple(places[member] for member in members)
             if len({equal.get(place, place) for place in group}) > 1:
-                found.append((group, max(similarity.get(member, 0.0) for member in members)))
+                most = max(similarity.get(member, 0.0) for member in members)
+                found.append(NearGroup(group, most, not mirrored.isdisjoint(members)))
         return tuple(found)
 
     @cached_property

@@ -100,7 +100,8 @@ def _identify(stream: IO[bytes], name: str) -> Image.Image:
     kind, plugin = format_and_plugin(head) or ("", "")
     if not kind:
         raise _UnknownFormatError(
-            f"{name} is not an image: its first bytes match no known format.", f"Expected {FORMATS}."
+            f"{name} is not an image: its first bytes match no known format.",
+            f"Remove it, or save it as an image ({FORMATS}).",
         )
     with contextlib.suppress(ImportError):
         importlib.import_module(plugin)

@@ -106,7 +106,7 @@ def drawings_of(record: RunRecord) -> Drawings:
 
 def draw_curves(record: RunRecord) -> Any:
     """Plot loss and accuracy of training and validation over epochs."""
-    figure = empty_figure(8.0, 3.2)
+    figure = empty_figure(8.0, 2.7)
     for place, (what, title) in enumerate(reversed(CURVES), start=1):
         axes = figure.add_subplot(1, 2, place)
         for part, name, color, dashes in (
@@ -119,6 +119,7 @@ def draw_curves(record: RunRecord) -> Any:
                 axes.plot(*zip(*points, strict=True), dashes, color=color, label=name, marker=marker)
         axes.set_title(title)
         axes.set_xlabel("epoch")
+        axes.xaxis.get_major_locator().set_params(integer=True)
         if axes.lines:
             axes.legend()
     return figure
@@ -140,7 +141,10 @@ def draw_confusion(record: RunRecord) -> Any:
     errors = np.ma.masked_array(np.sqrt(share), diagonal | (matrix == 0))
     wrong = axes.imshow(errors, cmap="Oranges", vmin=0, vmax=(float(errors.max()) if errors.count() else 1.0) * 1.25)
     if width <= 20:
-        for row, column in np.argwhere(matrix > 0):
+        for row, column in np.ndindex(matrix.shape):
+            if matrix[row, column] == 0:
+                axes.text(column, row, "0", ha="center", va="center", color=MUTED, fontsize=7)
+                continue
             image = right if row == column else wrong
             color = readable_on(image.cmap(image.norm(image.get_array()[row, column])))
             axes.text(column, row, str(matrix[row, column]), ha="center", va="center", color=color, fontsize=7)

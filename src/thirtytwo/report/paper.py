@@ -150,6 +150,9 @@ def _abstract(record: RunRecord, words: Words) -> Iterator[str]:
         yield words("abstract.hardest", f1=percent(lowest["f1"]), name=abbreviate([readable(lowest["class"])], 31)[0])
     if (ece := metrics.get("ece")) and ece["value"] is not None:
         yield words("abstract.ece", ece=percent(ece["value"]))
+    if (unknown := metrics.get("unknown")) and (test := unknown.get("test")):
+        alarms = test["called_unknown"]
+        yield words("abstract.false_alarms", value=percent(alarms["value"]), interval=interval(alarms["ci95"]))
     if record.split == "test" and (count := int(metrics.get("test_evaluations") or 0)):
         yield words("abstract.evaluations_one" if count == 1 else "abstract.evaluations", count=count)
 

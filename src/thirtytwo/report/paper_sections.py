@@ -33,6 +33,11 @@ SINGLE = 24
 SMALL_TEST = 1000
 """Number of test images below which the width of the interval is stated among the limits."""
 
+_OPTIMIZERS = {"adamw": "AdamW", "sgd": "SGD", "muon": "Muon", "lion": "Lion"}
+"""Names of optimizers as papers write them."""
+_RESIZE = {"crop": "resize_crop", "pad": "resize_pad", "squash": "resize_squash"}
+"""Keys of the words for `data.resize`."""
+
 
 def sections(material: Material) -> list[Block]:
     """All blocks of the paper after its abstract."""
@@ -123,9 +128,16 @@ def _settings(recipe: Recipe, words: Words) -> list[tuple[str, str]]:
         "weights": words("method.weights", value=weights) if weights != "none" else "",
     }
     steps = {"name": schedule.name, "epochs": schedule.epochs, "batch": schedule.batch_size * schedule.accumulate}
-    rates = {"name": optimizer.name, "lr": f"{optimizer.lr:g}", "decay": f"{optimizer.weight_decay:g}"}
+    rates = {
+        "name": _OPTIMIZERS.get(optimizer.name, optimizer.name),
+        "lr": f"{optimizer.lr:g}",
+        "decay": f"{optimizer.weight_decay:g}",
+    }
     values = {
-        "input": words("method.input_value", side=recipe.data.image_size, resize=recipe.data.resize),
+        "trained": _trained_layers(recipe, words),
+        "input": words(
+            "method.input_value", side=recipe.data.image_size, resize=words(f"method.{_RESIZE[recipe.data.resize]}")
+        ),
         "augmentation": ", ".join(_augmentations(recipe.augment)) or words("method.no_augmentation"),
         "optimizer": words("method.optimizer_value", **rates),
         "schedule": words("method.schedule_value", **steps),
@@ -134,7 +146,27 @@ def _settings(recipe: Recipe, words: Words) -> list[tuple[str, str]]:
     }
     if recipe.data.image_size == "auto":  # a run that ended before it was resolved
         del values["input"]
-    return [(words(f"method.{key}"), value) for key, value in values.items()]
+    return [(words(f"method.{key}"), value) for key, value in values.items() if value]
+
+
+def _trained_layers(recipe: Recipe, words: Words) -> str:
+    """Which layers were trained, and for how long; empty without pretrained weights."""
+    settings, head, epochs = recipe.transfer, recipe.head_epochs, recipe.schedule.epochs
+    if not settings.pretrained:
+        return ""
+    if head >= epochs:
+        return words("method.trained_head")
+    if isinstance(settings.unfreeze, float):
+        layers = words("method.layers_share", share=f"{100 * settings.unfreeze:g}")
+    elif settings.unfreeze == "all":
+        layers = words("method.layers_all")
+    else:
+        layers = words("method.layers_from", layer=settings.unfreeze.removeprefix("body."))
+    if not head:
+        return (
+            words("method.trained_all") if settings.unfreeze == "all" else words("method.trained_part", layers=layers)
+        )
+    return words("method.trained_stages", head=head, epochs=epochs, layers=layers)
 
 
 def _augmentations(settings: ImageSettings) -> list[str]:
@@ -163,7 +195,7 @@ def _training(material: Material) -> list[Block]:
             ran,
             "" if last is None else words("training.validation", accuracy=percent(last)),
         ),
-        figure("curves", words("training.curves"), 1.0),
+        figure("curves", words("training.curves"), 0.75),
     ]
 
 
@@ -210,7 +242,7 @@ def _confusions(material: Material, split: str) -> list[Block]:
         (Cell(names[pair["true"]]), Cell(names[pair["predicted"]]), Cell(f"{pair['count']:,}"), Cell(pair["share"]))
         for pair in pairs
     ]
-    width = 0.5 if count <= 4 else 0.62 if count <= 12 else 0.8 if count <= 30 else 1.0
+    width = 0.38 if count <= 4 else 0.5 if count <= 12 else 0.8 if count <= 30 else 1.0
     drawn = "confusion" in material.figures
     return [
         heading(words("headings.confusions"), 2),
@@ -231,7 +263,8 @@ def _mistakes(material: Material) -> list[Block]:
     wrong, shown = int((~predictions.correct).sum()), worst_errors(predictions, MAX_ERRORS)
     split, count = words(f"splits.{record.split}"), len(predictions.truth)
     known = {"wrong": f"{wrong:,}", "n": f"{count:,}", "split": split, "shown": len(shown)}
-    lead = words(f"mistakes.{'none' if not wrong else 'one' if wrong == 1 else 'lead'}", **known)
+    kind = "none" if not wrong else "one" if wrong == 1 else "all" if wrong == len(shown) else "lead"
+    lead = words(f"mistakes.{kind}", **known)
     blocks = [heading(words("headings.mistakes")), *text(lead)]
     if not wrong:
         return blocks
@@ -267,13 +300,13 @@ def _evaluations(material: Material) -> list[Block]:
 
 def _evaluation(material: Material, evaluator: Evaluator, found: Section) -> list[Block]:
     words, figures = material.words, material.figures
-    reliability = figure("reliability", words("calibration.figure"), 0.85 if len(found.charts) > 1 else 0.5)
+    reliability = figure("reliability", words("calibration.figure"), 0.75 if len(found.charts) > 1 else 0.45)
     return [
         heading(evaluator.title),
         *text(*found.sentences),
         *([reliability] if found.charts and "reliability" in figures else []),
         *([figure(evaluator.key, f"{evaluator.title}.", 1.0)] if found.figure and evaluator.key in figures else []),
-        *(table(one, size=8.5) for one in found.tables if not one.folded),
+        *(table(one, f"{one.title or evaluator.title}.", size=8.5) for one in found.tables if not one.folded),
         *text(*found.notes),
         *_picked(material, found.images[:MAX_ISSUES], evaluator.title),
     ]

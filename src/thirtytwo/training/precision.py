@@ -22,6 +22,7 @@ from thirtytwo.config.settings import Choice
 from thirtytwo.models import Network
 from thirtytwo.models.folding import folded_norms
 from thirtytwo.process import changed
+from thirtytwo.text import duration
 from thirtytwo.training.hardware import Hardware
 from thirtytwo.training.module import ClassifierModule
 from thirtytwo.training.transfer import TransferModule
@@ -60,6 +61,10 @@ class StepTimes:
         return torch.bfloat16 if self.bfloat16 < self.float32 else torch.float32
 
 
+def _shown(seconds: float) -> str:
+    return duration(seconds) if seconds >= 1 else f"{1000 * seconds:.1f} ms"
+
+
 def timed_precision(net: Network, recipe: Recipe, size: int, classes: int, hardware: Hardware) -> Hardware:
     """Return `hardware` with the faster precision, where `train.precision` is `auto` on a CPU with bfloat16.
 
@@ -73,7 +78,7 @@ def timed_precision(net: Network, recipe: Recipe, size: int, classes: int, hardw
     if recipe.train.precision != "auto" or hardware.device.type != "cpu" or hardware.precision != torch.bfloat16:
         return hardware
     times = time_steps(net, recipe, size, classes, hardware)
-    durations = {name: f"{1000 * getattr(times, name):.1f} ms" for name in ("float32", "bfloat16")}
+    durations = {name: _shown(getattr(times, name)) for name in ("float32", "bfloat16")}
     chosen = str(times.faster).removeprefix("torch.")
     reason = (
         f"a step of {times.images} images takes {durations['float32']} in float32 and {durations['bfloat16']} in "

@@ -46,7 +46,7 @@ def write_report(
 
     Raises:
         RunError: there is no run, or one of its files is damaged.
-        OutputError: `out` exists, or cannot be written.
+        OutputError: `out` exists, cannot be written, or has the suffix of another format.
         MissingExtraError: a PDF is asked for, and Typst is not installed.
     """
     directory = RunDir.open(Path(run))
@@ -54,7 +54,7 @@ def write_report(
     if (format or ("pdf" if target is not None and target.suffix.lower() == ".pdf" else "html")) == "pdf":
         return _write_pdf(directory, target, images=images, force=force, data_root=_root(data_root))
     if target is not None:
-        check_writable(target, force=force)
+        check_writable(target, force=force, format="HTML")
     with directory.writing() if target is None else lock_run_of(target):
         recipe = directory.read_recipe()
         parts = _load_parts(directory, _root(data_root)) if images else None
@@ -67,7 +67,7 @@ def write_report(
 def _write_pdf(run: RunDir, out: Path | None, *, images: bool, force: bool, data_root: Path | None) -> Path:
     require_typst()
     target = out or run.paper
-    check_writable(target, force=force or (out is None and is_own(target)))
+    check_writable(target, force=force or (out is None and is_own(target)), format="PDF")
     with lock_run_of(target):
         parts = _load_parts(run, data_root) if images else None
         shown = {} if parts is None else {"train": parts.train, "val": parts.val, "test": parts.test}

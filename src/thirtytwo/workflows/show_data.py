@@ -76,7 +76,7 @@ def write_data_page(
         RecipeError: the recipe does not fit the schema.
     """
     target = expand_home(out)
-    check_writable(target, force=force)
+    check_writable(target, force=force, format="HTML")
     for module in ("jinja2", "sklearn", "onnx", *(["torch"] if recipe else [])):
         require(module, "train")
     samples = None if recipe is None else augment_data(spec, recipe, overrides or {}, data_root=data_root)

@@ -18,6 +18,17 @@ def table(separator=",", header=("file", "label")):
     return [separator.join(row) for row in (header, *ROWS)]
 
 
+def test_empty_cells_at_the_end_of_rows_are_no_fault(make, tmp_path):
+    assert len(load_dataset(write(make, tmp_path, [*table(), "cat/0.png,cat,,"]), whole=True).train) == 8
+
+
+def test_one_class_is_not_a_matter_of_folders(make, tmp_path):
+    file = write(make, tmp_path, ["file,label", "cat/0.png,cat", "cat/1.png,cat"])
+    with pytest.raises(DataError) as caught:
+        load_dataset(file)
+    assert "folder" not in caught.value.fix
+
+
 @pytest.mark.parametrize("separator", [",", ";", "\t"])
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "latin-1"])
 def test_separators_and_encodings(make, tmp_path, separator, encoding):
@@ -49,6 +60,7 @@ def test_repeated_row_counts_once(make, tmp_path):
     ("line", "message"),
     [
         ("cat/0.png,dog", "'cat' in line 2 and 'dog' in line 10"),
+        ("cat/0.png,cat, light", r"which has 2, in 1 row, in these lines: 10; line 10 has 3, .*'light'"),
         ("cat/0.png,", "no label in 1 of 9 rows, in these lines: 10"),
         ("cat/9.png,cat", r"1 of 9 images are missing: cat/9.png \(line 10\)"),
     ],

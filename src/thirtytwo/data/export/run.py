@@ -29,7 +29,7 @@ from thirtytwo.images.header import read_facts
 from thirtytwo.inputs import refuse_folder_in_data
 from thirtytwo.io import LOCK, expand_home, lock_directory, refuse_long_name, write_json
 from thirtytwo.run_paths import FIXES
-from thirtytwo.text import listing
+from thirtytwo.text import counted, listing
 
 _FILE_SUFFIXES = (".csv", ".npz", ".parquet", ".tar", ".gz", ".tgz", ".zip", ".json")
 
@@ -224,7 +224,7 @@ def _survey(data: UndecodedDataSet, *, skip_unreadable: bool) -> _Survey:
         )
     if not positions:
         raise DataError(f"{data.where} has no images that can be read.", "Check the data.")
-    notes = (f"skipped {len(causes):,} images that cannot be read: {reasons}",) if causes else ()
+    notes = (f"skipped {counted(len(causes), 'image')} that cannot be read: {reasons}",) if causes else ()
     return _Survey(positions, sizes, found.hexdigest(), notes)
 
 

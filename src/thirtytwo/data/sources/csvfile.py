@@ -19,7 +19,7 @@ from thirtytwo.data.undecoded import UndecodedDataSet, UndecodedPart
 from thirtytwo.errors import DataError, UnknownNameError, did_you_mean
 from thirtytwo.images.discover import IMAGE_SUFFIXES, natural_key
 from thirtytwo.io import free_name
-from thirtytwo.text import csv_text, escape_bytes, listing
+from thirtytwo.text import counted, csv_text, escape_bytes, listing
 
 METADATA = "metadata.csv"
 _OF_METADATA = "file_name"
@@ -76,12 +76,14 @@ def open_csv(file: Path, request: Request) -> UndecodedDataSet:
 
     Raises:
         UnknownNameError: no such option or column.
-        DataError: no header, an empty cell, an unknown split, a missing image, or an image with two labels.
+        DataError: no header, a row with more cells than the header, an empty cell, an unknown split, a missing image,
+            or an image with two labels.
     """
     refuse_options(request, str(file), tuple(_COLUMNS))
     lines = read_rows(file)
     lines, headless = _with_header(file, lines, request)
     columns = _columns(file, lines[0][1], request)
+    _refuse_more_cells(file, lines)
     others = _others(lines[0][1], columns.values())
     rows, notes = _distinct(file, _rows(file, lines[1:], columns, tuple(others.values())))
     notes += headless
@@ -99,6 +101,7 @@ def open_csv(file: Path, request: Request) -> UndecodedDataSet:
         skipped=tuple(notes),
         warnings=tuple(notes),
         all_in_all=False,
+        one_class_fix="Add rows with other labels.",
     )
 
 
@@ -239,6 +242,23 @@ def _columns(file: Path, header: Sequence[str], request: Request) -> dict[str, i
             f"Add a header ({expected}), or name columns: {shlex.quote(f'{file}?image=NAME&label=NAME')}",
         )
     return found
+
+
+def _refuse_more_cells(file: Path, lines: Sequence[tuple[int, list[str]]]) -> None:
+    """Check that no row has more cells than the header, except for empty ones at its end.
+
+    Raises:
+        DataError: some have, such as for a comma in a name without quotation marks.
+    """
+    width = len(lines[0][1])
+    if longer := [(line, cells) for line, cells in lines[1:] if any(cells[width:])]:
+        line, cells = longer[0]
+        raise DataError(
+            f"{file} has more cells than its header, which has {width}, in {counted(len(longer), 'row')}, in these "
+            f"lines: {listing((str(line) for line, _ in longer), _SHOWN, quoted=False)}; line {line} has {len(cells)}, "
+            f"the last of them {cells[-1]!r}.",
+            'Put a cell that contains the separator in quotation marks, such as "Gruen, hell".',
+        )
 
 
 def _others(header: Sequence[str], used: Collection[int]) -> dict[str, int]:

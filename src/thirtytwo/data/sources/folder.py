@@ -36,7 +36,7 @@ from thirtytwo.images.discover import (
 )
 from thirtytwo.images.formats import FORMATS, HEIF_INSTALL
 from thirtytwo.inputs import archive_error
-from thirtytwo.text import escape_bytes
+from thirtytwo.text import counted, escape_bytes
 
 _EMPTY = "folder without images"
 _INSTALL_NOTE = "; to read them: pip install pillow-heif"
@@ -176,7 +176,7 @@ def _notes(root: Path, passed_over: list[tuple[Path, str]]) -> tuple[list[str], 
     notes, serious = ([text for text, needs in every if needs is wanted] for wanted in (False, True))
     if heic:
         first = _relative(root, heic[0])
-        serious.append(f"skipped {len(heic)} HEIC images, such as {first}{_INSTALL_NOTE}")
+        serious.append(f"skipped {counted(len(heic), 'HEIC image')}, such as {first}{_INSTALL_NOTE}")
     return notes, serious
 
 

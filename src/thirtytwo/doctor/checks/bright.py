@@ -14,7 +14,7 @@ class Bright(ExtremeCheck):
     code = "T403"
     title = "very bright images"
     severity = "note"
-    why = "They are overexposed, or show a small object on white, which few photographs in use will."
+    why = "They are overexposed, or show a small object on white, which few images do that a model sees in use."
     fix = "Look at them; drop those in which you cannot recognize the class."
     adjective = "very bright"
     statistic = "brightness"

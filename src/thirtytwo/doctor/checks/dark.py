@@ -14,7 +14,7 @@ class Dark(ExtremeCheck):
     code = "T402"
     title = "very dark images"
     severity = "note"
-    why = "What they show is hard to see, and a network may take the darkness for a property of their class."
+    why = "What they show is hard to see, and a network may learn the darkness as a property of their class."
     fix = "Look at them; brighten or drop those in which you cannot recognize the class."
     adjective = "very dark"
     statistic = "brightness"

@@ -43,13 +43,13 @@ class Drift(Check):
     title = "splits that differ in simple statistics"
     severity = "warning"
     why = (
-        "Accuracy on images unlike those of training is lower, and no measure of the class: the splits may come from "
+        "The accuracy on images that differ from those of training is often lower. The splits may come from "
         "other cameras, places or days. If that is intended, expect it; if not, the split was not random."
     )
     fix = "Split at random (by group where images belong together), or record from where each split comes."
 
     def run(self, subject: Subject) -> Iterator[Finding]:
-        """Compare the training images with those of every other split, class by class."""
+        """The training images are compared with those of every other split, class by class."""
         for name, images in subject.splits.items():
             if name != "train" and len(images):
                 yield from self._compare(subject, name)

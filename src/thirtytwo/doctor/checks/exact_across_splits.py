@@ -20,7 +20,7 @@ class ExactAcrossSplits(Check):
     fix = "Remove them from one of the splits."
 
     def run(self, subject: Subject) -> Iterator[Finding]:
-        """Compare the pixels of all images at the decoded size."""
+        """The pixels of all images are compared at the decoded size."""
         across = [group for group in subject.exact_groups if subject.splits_differ(group)]
         if across:
             yield self.finding(

@@ -20,7 +20,7 @@ class ExactConflicts(Check):
     fix = "Correct the labels or remove the images."
 
     def run(self, subject: Subject) -> Iterator[Finding]:
-        """Compare the pixels of all images at the decoded size."""
+        """The pixels of all images are compared at the decoded size."""
         conflicts = [group for group in subject.exact_groups if subject.labels_differ(group)]
         if conflicts:
             yield self.finding(

@@ -20,7 +20,7 @@ class ExactWithinSplit(Check):
     fix = "Keep one of each group."
 
     def run(self, subject: Subject) -> Iterator[Finding]:
-        """Compare the pixels of all images at the decoded size; groups with different labels are those of T102."""
+        """The pixels of all images are compared at the decoded size; groups with different labels are those of T102."""
         within = [
             group
             for group in subject.exact_groups

@@ -24,7 +24,7 @@ class FewImages(Check):
     fix = "Add images; metrics for such classes are not reliable."
 
     def run(self, subject: Subject) -> Iterator[Finding]:
-        """Count the training images of every class."""
+        """The training images of every class are counted."""
         counts = subject.data.train.counts
         few = [subject.data.classes[index] for index in np.flatnonzero(counts < FEW_IMAGES)]
         if few:

@@ -22,7 +22,7 @@ class Imbalance(Check):
     fix = "Add images of the rare classes, and compare per-class metrics rather than accuracy."
 
     def run(self, subject: Subject) -> Iterator[Finding]:
-        """Compare the largest class with the smallest that has images."""
+        """The largest class is compared with the smallest that has images."""
         counts, classes = subject.data.train.counts, subject.data.classes
         most, least = int(counts.argmax()), int(counts.argmin())
         if counts[least] and counts[most] > IMBALANCE * counts[least]:

@@ -26,22 +26,20 @@ RELIABLE = 0.5
 
 @CHECKS.register("T501")
 class LabelErrors(Check):
-    """Labels that a linear probe on features contradicts, by confident learning (arXiv 1911.00068)."""
+    """Images that a model fitted without them confidently predicts as another class, by confident learning
+    (arXiv 1911.00068). The model is a linear probe on features; of small images, a larger model is applied to the most
+    doubtful ones as well. With `--predictions`, the predictions are those of a cross-validation (`train --folds`).
+    """
 
     code = "T501"
     title = "probable label errors"
     severity = "warning"
-    why = (
-        "Wrong labels cost accuracy in training, and in a test set they make every metric wrong. Found are images that "
-        "a model, which has learned from other images of the data, confidently predicts as another class. Of small "
-        "images, a larger model looks at the most doubtful ones again. With "
-        "--predictions the predictions are those of a cross-validation (train --folds)."
-    )
+    why = "Wrong labels cost accuracy in training, and in a test set they make every metric wrong."
     fix = "Look at them, the first ones first, and correct those that are wrong: many are right, but unusual."
     costly = True
 
     def run(self, subject: Subject) -> Iterator[Finding]:
-        """Compare the labels with predictions by models that were fitted without the image."""
+        """Each such image is reported with the predicted class and its probability."""
         rows, predictions = _by_probe(subject) if subject.out_of_fold is None else _by_folds(subject.out_of_fold)
         if len(predictions.classes) < 2:
             return

@@ -20,6 +20,6 @@ class LeftOut(Check):
     fix = ""
 
     def run(self, subject: Subject) -> Iterator[Finding]:
-        """Repeat what loading the data set left out, with its reasons."""
+        """What loading the data set left out is repeated, with its reasons."""
         for left in subject.data.skipped:
             yield self.finding(f"{capitalized(left)}.", severity="warning" if left in subject.data.warnings else "note")

@@ -19,10 +19,10 @@ class MissingClasses(Check):
     title = "classes missing in a split"
     severity = "warning"
     why = "A class without training images is never predicted; one without test images is not evaluated."
-    fix = "Add some."
+    fix = "Add images of these classes to the split."
 
     def run(self, subject: Subject) -> Iterator[Finding]:
-        """Count the images of every class in every split."""
+        """The images of every class in every split are counted."""
         for name, images in subject.splits.items():
             missing = [subject.data.classes[index] for index in np.flatnonzero(images.counts == 0)]
             if missing:

@@ -32,7 +32,7 @@ class Outliers(Check):
     costly = True
 
     def run(self, subject: Subject) -> Iterator[Finding]:
-        """Compare every image with the mean features of the classes."""
+        """Every image is compared with the mean features of the classes."""
         if len(subject.places) < LEAST:
             return
         deviations = robust_deviations(subject.features, subject.labels)

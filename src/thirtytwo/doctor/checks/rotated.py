@@ -33,13 +33,14 @@ class Rotated(Check):
     fix = "Nothing for training here; before other programs use them, save them upright."
 
     def run(self, subject: Subject) -> Iterator[Finding]:
-        """Read the orientation of every file."""
+        """The orientation of every file is read."""
         placed = subject.placed_facts
         turned = [(place, facts.orientation) for place, facts in placed if facts.orientation in TURNS]
         if turned:
             shown = ", ".join(f"{subject.name_of(place)} ({TURNS[orientation]})" for place, orientation in turned[:3])
+            are = "is" if len(turned) == 1 else "are"
             yield self.finding(
-                f"{len(turned)} of {len(placed)} images are rotated by their EXIF orientation: {shown}.",
+                f"{len(turned):,} of {len(placed):,} images {are} rotated by their EXIF orientation: {shown}.",
                 [(place,) for place, _ in turned],
                 notes=[TURNS[orientation] for _, orientation in turned],
             )

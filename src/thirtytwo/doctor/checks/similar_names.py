@@ -1,7 +1,8 @@
-"""T304: classes whose names differ only in case, spaces or encoding."""
+"""T304: classes whose names differ only in case, separators or encoding."""
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from thirtytwo.text import quote
 
 @CHECKS.register("T304")
 class SimilarNames(Check):
-    """Classes whose names differ only in case, in spaces around them, or in how letters are encoded."""
+    """Classes whose names differ only in case, in spaces, hyphens and underscores, or in how letters are encoded."""
 
     code = "T304"
     title = "class names that are almost the same"
@@ -22,12 +23,18 @@ class SimilarNames(Check):
     fix = "If they are the same class, put their images into one folder."
 
     def run(self, subject: Subject) -> Iterator[Finding]:
-        """Compare the names after Unicode's compatibility normalization and case folding."""
+        """The names are compared after Unicode's compatibility normalization and case folding, without separators."""
         groups: dict[str, list[str]] = defaultdict(list)
         for name in subject.data.classes:
-            groups[unicodedata.normalize("NFKC", name).casefold().strip()].append(name)
+            groups[_folded(name)].append(name)
         for names in groups.values():
             if len(names) > 1:
                 yield self.finding(
                     f"The classes {' and '.join(map(quote, names))} have almost the same name.", classes=len(names)
                 )
+
+
+def _folded(name: str) -> str:
+    """What names that are almost the same have in common; a name of separators alone is itself."""
+    folded = unicodedata.normalize("NFKC", name).casefold().strip()
+    return re.sub(r"[\s_-]+", "", folded) or folded

@@ -17,10 +17,10 @@ class SingleColor(Check):
     title = "images of a single color"
     severity = "warning"
     why = "They show nothing of their class: a broken export, a lens cap or an empty scan."
-    fix = "Check them."
+    fix = "Look at them, and remove those that show nothing."
 
     def run(self, subject: Subject) -> Iterator[Finding]:
-        """Compare every pixel with the first one."""
+        """Every pixel is compared with the first one."""
         for name, images in subject.splits.items():
             flat = [
                 Place(name, position) for position, image in enumerate(images.images) if (image == image[0, 0]).all()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from thirtytwo.data.explore import HOW_TO_KEEP_ENDS, cut_ends
 from thirtytwo.doctor.base import CHECKS, Check, Finding
@@ -22,7 +22,7 @@ class Sizes(Check):
     fix = ""
 
     def run(self, subject: Subject) -> Iterator[Finding]:
-        """State the smallest and largest width and height."""
+        """The smallest and largest width and height are stated."""
         sizes, side = subject.data.sizes, subject.side
         if not sizes:
             return
@@ -34,10 +34,14 @@ class Sizes(Check):
             )
         else:
             yield self.finding(
-                f"Images are {min(widths)} to {max(widths)} pixels wide and {min(heights)} to {max(heights)} high; "
-                f"{checked}",
+                f"Images are {_range(widths)} pixels wide and {_range(heights)} high; {checked}",
                 images=sum(sizes.values()),
             )
+
+
+def _range(values: Sequence[int]) -> str:
+    least, most = min(values), max(values)
+    return str(least) if least == most else f"{least} to {most}"
 
 
 @CHECKS.register("T412")
@@ -47,17 +51,19 @@ class Enlarged(Check):
     code = "T412"
     title = "images that are enlarged"
     severity = "note"
-    why = "They are blurred beside the others, which a network may take for a property of their class."
+    why = "They are blurred beside the others, which a network may learn as a property of their class."
     fix = ""
 
     def run(self, subject: Subject) -> Iterator[Finding]:
-        """Count the images whose shorter side is below the decoded size, unless all are."""
+        """Images whose shorter side is below the decoded size are counted, unless all are."""
         sizes, side = subject.data.sizes, subject.side
         total = sum(sizes.values())
         small = sum(count for size, count in sizes.items() if min(size) < side)
+        are = "is" if small == 1 else "are"
         if small and small < total:
             yield self.finding(
-                f"{small} of {total} images are smaller than {side}×{side} and are enlarged.", images=small
+                f"{small:,} of {total:,} images {are} smaller than {side}×{side} and {are} enlarged.",
+                images=small,
             )
 
 
@@ -72,12 +78,13 @@ class LongImages(Check):
     fix = "A central crop discards most of such an image; try --set data.resize=pad."
 
     def run(self, subject: Subject) -> Iterator[Finding]:
-        """Count the images with an aspect ratio above `LONG_SIDE_RATIO`."""
+        """Images with an aspect ratio above `LONG_SIDE_RATIO` are counted."""
         sizes = subject.data.sizes
         long = sum(count for size, count in sizes.items() if max(size) > LONG_SIDE_RATIO * min(size))
+        have = "has" if long == 1 else "have"
         if long:
             yield self.finding(
-                f"{long} of {sum(sizes.values())} images have an aspect ratio above {LONG_SIDE_RATIO:g}.",
+                f"{long:,} of {sum(sizes.values()):,} images {have} an aspect ratio above {LONG_SIDE_RATIO:g}.",
                 images=long,
             )
 
@@ -93,7 +100,7 @@ class CutOff(Check):
     fix = f"Look whether the ends matter. {HOW_TO_KEEP_ENDS}"
 
     def run(self, subject: Subject) -> Iterator[Finding]:
-        """Count the images of which a central crop cuts off more than a little of the longer side."""
+        """Images of which a central crop cuts off more than a little of the longer side are counted."""
         found = cut_ends(subject.data.sizes)
         if found is not None:
             yield self.finding(str(found), images=found.images)

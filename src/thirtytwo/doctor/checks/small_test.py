@@ -28,7 +28,7 @@ class SmallTest(Check):
     )
 
     def run(self, subject: Subject) -> Iterator[Finding]:
-        """State the half-width of Wilson's interval at an accuracy of 90 %."""
+        """The finding states the half-width of Wilson's interval at an accuracy of 90 %."""
         test = subject.data.test
         if test is None or not len(test):
             return

@@ -35,7 +35,7 @@ class Unreadable(Check):
     fix = "Copy the file again from where it came from."
 
     def run(self, subject: Subject) -> Iterator[Finding]:
-        """Report the files that could not be read when the data set was loaded."""
+        """The files that could not be read when the data set was loaded are reported."""
         yield from self.findings(subject.unreadable)
 
     @classmethod

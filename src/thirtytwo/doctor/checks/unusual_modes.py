@@ -28,7 +28,7 @@ class UnusualModes(Check):
     fix = "Compare them with the others, and save them as 8-bit RGB if they look different."
 
     def run(self, subject: Subject) -> Iterator[Finding]:
-        """Sort the images by the mode that their files state; a mode that most images have is usual."""
+        """The images are sorted by the mode that their files state; a mode that most images have is usual."""
         kinds: dict[str, list[Place]] = defaultdict(list)
         placed = subject.placed_facts
         for place, facts in placed:

@@ -39,7 +39,7 @@ class WrongSuffix(Check):
     fix = "Rename them, or save them again in one format."
 
     def run(self, subject: Subject) -> Iterator[Finding]:
-        """Compare the suffix of every file with the format that its first bytes have."""
+        """The suffix of every file is compared with the format that its first bytes have."""
         found = [
             (place, Path(subject.name_of(place)).suffix.lower(), facts.format) for place, facts in subject.placed_facts
         ]
