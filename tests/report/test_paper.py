@@ -180,7 +180,7 @@ def test_mistakes_say_nothing_about_labels(make_run, wrong):
     (lead,) = (
         text
         for text in texts(blocks_of(read_run_record(run))[0])
-        if "240 test images were mis" in text or "240 test images was mis" in text
+        if "240 test images were misc" in text or "240 test images was misc" in text
     )
     assert "label" not in lead
 

@@ -30,6 +30,7 @@ from thirtytwo.inference.classifier import (
     model_name,
 )
 from thirtytwo.inference.session import MOST_THREADS
+from thirtytwo.inference.views import SMALL_SIDE
 from thirtytwo.machine import cpu_count
 from thirtytwo.serve.batching import Batcher
 from thirtytwo.serve.limits import RequestLimits, Reservation
@@ -40,7 +41,10 @@ from thirtytwo.serve.uploads import DecodedUpload, Decoder, Upload
 
 HEATMAPS = "heatmaps"
 
-_BATCHES = 2  # that a model runs at a time, each on half of the threads, which would wait for each other in one batch
+_BATCHES = 2
+"""Batches of a model with small inputs that run at a time, each on its share of the threads: such batches are so quick
+that the threads of one would mostly wait for each other. Other models run one at a time, on all threads, which
+classifies a lone image sooner."""
 _GROUP = 16  # maximum number of images a decoding thread takes at a time
 _GROUP_BYTES = 256 * 1024
 _NAMED = re.compile(r"(?P<name>[\w.-]+)=(?P<path>.+)", re.DOTALL)
@@ -217,8 +221,10 @@ class Service:
         return heatmaps
 
     def _open(self, name: str, path: Path) -> Served:
-        batches = min(_BATCHES, self._threads)
-        classifier = Classifier(path, threads=self._threads // batches)
+        classifier, batches = Classifier(path, threads=self._threads), 1
+        if classifier.info.input_size <= SMALL_SIDE and self._threads > 1:
+            batches = _BATCHES
+            classifier = Classifier(path, threads=self._threads // batches)
         sizes, seconds = self.metrics.batch_size.labels(name), self.metrics.batch_seconds.labels(name)
 
         def observe(size: int, duration: float) -> None:
@@ -227,7 +233,7 @@ class Service:
 
         wait = self.settings.max_wait_ms / 1000
         size, tta = self._batch_size(classifier), self.settings.tta
-        batcher = Batcher(classifier, max_size=size, max_wait=wait, threads=self._threads, tta=tta, observe=observe)
+        batcher = Batcher(classifier, max_size=size, max_wait=wait, threads=batches, tta=tta, observe=observe)
         return Served(name, classifier, batcher)
 
     def _batch_size(self, classifier: Classifier) -> int:
