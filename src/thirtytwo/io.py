@@ -199,13 +199,14 @@ _FORMATS = {
 """Formats by the suffixes of their files."""
 
 
-def check_writable(path: Path, *, force: bool, format: str = "") -> None:
+def check_writable(path: Path, *, force: bool, format: str = "", option: str = "") -> None:
     """Check that `path` can be written without overwriting an existing file, before work that takes long.
 
     Args:
         path: the file.
         force: whether it may be overwritten.
         format: the format that will be written, such as `PDF`; empty: any.
+        option: the option that names the file, for the advice where its name was not given.
 
     Raises:
         OutputError: `path` is a folder, or a file while `force` is not set; or files cannot be created in its folder;
@@ -226,7 +227,8 @@ def check_writable(path: Path, *, force: bool, format: str = "") -> None:
     if existing == "folder":
         raise OutputError(f"{path} is a folder; a file is needed.", "Give a file name inside it.")
     if existing == "file" and not force:
-        raise OutputError(f"{path} exists already.", "Choose another name, move it away, or overwrite it with --force.")
+        named = f"another name with {option}" if option else "another name"
+        raise OutputError(f"{path} exists already.", f"Choose {named}, move it away, or overwrite it with --force.")
     folder = next(parent for parent in path.absolute().parents if os.path.lexists(parent))
     if not is_directory(folder):
         raise OutputError(f"{path} cannot be written: {folder} is not a folder.", "Choose another folder.")

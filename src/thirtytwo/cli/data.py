@@ -62,7 +62,7 @@ def show_data(
         _write_augmented(data, data_root, recipe, overrides, sheet, force=force)
         return
     if sheet is not None:
-        check_writable(sheet, force=force, format="PNG")
+        check_writable(sheet, force=force, format="PNG", option="--sheet")
     loaded = _load_or_write_page(data, html, data_root, recipe, overrides, force=force)
     _show_summary(loaded)
     if sheet is not None:
@@ -162,7 +162,7 @@ def _write_augmented(
         OutputError: the file already exists, or has the suffix of another format.
     """
     path = sheet or Path(short_name(f"{_as_file_name(spec)}-{_as_file_name(Path(recipe).stem)}-augmented.png"))
-    check_writable(path, force=force, format="PNG")
+    check_writable(path, force=force, format="PNG", option="--sheet")
     import numpy as np
 
     from thirtytwo.data.explore import augmented_sheet

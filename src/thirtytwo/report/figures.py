@@ -21,7 +21,7 @@ from thirtytwo.report.run_record import RunRecord
 from thirtytwo.report.views import CURVES, MatrixView, history_series, readable_on, reliability_bins
 from thirtytwo.text import abbreviate, as_printable, readable_names
 
-INK, MUTED, ACCENT, WARM = "#22262b", "#7a8088", "#1f6078", "#b4532a"
+INK, MUTED, ACCENT, WARM = "#22262b", "#69707a", "#1f6078", "#b4532a"
 STYLE: dict[str, Any] = {
     "axes.edgecolor": MUTED,
     "axes.labelcolor": INK,
