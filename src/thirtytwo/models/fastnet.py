@@ -112,18 +112,17 @@ class Group(nn.Module):
 
 def _patch_covariance(images: Tensor) -> Tensor:
     """Covariance of the 2×2 patches of images `(N, 3, H, W)`, float64 `(12, 12)`, over a few images at a time."""
-    width = 3 * PATCH**2
-    total = torch.zeros(width, dtype=torch.float64, device=images.device)
-    products = torch.zeros((width, width), dtype=torch.float64, device=images.device)
-    count = 0
-    for part in torch.split(images, WHITENING_CHUNK):
-        patches = part.unfold(2, PATCH, 1).unfold(3, PATCH, 1)  # (n, 3, h, w, 2, 2)
-        patches = patches.permute(0, 2, 3, 1, 4, 5).reshape(-1, width).double()
-        total += patches.sum(dim=0)
-        products += patches.T @ patches
-        count += len(patches)
-    mean = total / count
-    return products / count - torch.outer(mean, mean)
+    parts = [images[start : start + WHITENING_CHUNK] for start in range(0, len(images), WHITENING_CHUNK)]
+    count = sum(len(_patches(part)) for part in parts)
+    mean = torch.stack([_patches(part).double().sum(dim=0) for part in parts]).sum(dim=0) / count
+    centered = (_patches(part).double() - mean for part in parts)
+    return torch.stack([patches.T @ patches for patches in centered]).sum(dim=0) / count
+
+
+def _patches(images: Tensor) -> Tensor:
+    """All 2×2 patches of images `(N, 3, H, W)`, as rows of 12 values."""
+    patches = images.unfold(2, PATCH, 1).unfold(3, PATCH, 1)  # (N, 3, h, w, 2, 2)
+    return patches.permute(0, 2, 3, 1, 4, 5).reshape(-1, 3 * PATCH**2)
 
 
 class FastNet(Network):
