@@ -113,7 +113,7 @@ class Group(nn.Module):
 def _patch_covariance(images: Tensor) -> Tensor:
     """Covariance of the 2×2 patches of images `(N, 3, H, W)`, float64 `(12, 12)`, over a few images at a time."""
     parts = [images[start : start + WHITENING_CHUNK] for start in range(0, len(images), WHITENING_CHUNK)]
-    count = sum(len(_patches(part)) for part in parts)
+    count = len(images) * (images.shape[2] - PATCH + 1) * (images.shape[3] - PATCH + 1)
     mean = torch.stack([_patches(part).double().sum(dim=0) for part in parts]).sum(dim=0) / count
     centered = (_patches(part).double() - mean for part in parts)
     return torch.stack([patches.T @ patches for patches in centered]).sum(dim=0) / count

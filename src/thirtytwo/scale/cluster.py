@@ -232,7 +232,7 @@ def _connection_error(ray: Any, address: Address, error: BaseException) -> Clust
     reason = (lines[-1] if lines else type(error).__name__).rstrip(".")
     fix = _CHECK
     if there is not None:
-        fix = f"Both run {here}. See the logs of the head node, by default in /tmp/ray/session_latest/logs."
+        fix = f"Both run {here}. See Ray's logs on the head node."
     elif address.kind == "client":
         fix = f"{_CHECK} The cluster did not say which versions it runs; this process runs {here}, as it has to."
     return ClusterError(f"The connection to the Ray cluster {address} failed: {reason}.", fix)
