@@ -33,6 +33,14 @@ def test_loggers_are_put_back_after_an_error(logger: logging.Logger) -> None:
     assert logger.level == logging.INFO
 
 
+def test_a_change_within_a_change_ends_with_the_value_that_it_found(logger: logging.Logger) -> None:
+    with quiet_loggers(logger.name, level=logging.CRITICAL):
+        with quiet_loggers(logger.name, level=logging.ERROR):
+            assert logger.level == logging.ERROR
+        assert logger.level == logging.CRITICAL, "the outer change still holds"
+    assert logger.level == logging.INFO
+
+
 def test_the_last_of_two_threads_puts_back(logger: logging.Logger) -> None:
     inside, leave = threading.Event(), threading.Event()
 

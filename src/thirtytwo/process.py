@@ -1,7 +1,7 @@
 """Temporary changes to process-wide state, restored when the context ends.
 
-Changes are reference-counted: where several threads change the same state, the first saves the original value and the
-last restores it.
+A change within another of the same thread ends with the value that it found. Changes by several threads are
+reference-counted: the first saves the original value and the last restores it.
 """
 
 from __future__ import annotations
@@ -23,26 +23,34 @@ from thirtytwo.errors import require
 
 _lock = threading.RLock()
 _held: dict[Hashable, tuple[int, Any]] = {}
+_of_thread = threading.local()
 _owned = False
 
 
 @contextmanager
 def changed(key: Hashable, read: Callable[[], Any], write: Callable[[Any], object], *value: Any) -> Iterator[None]:
     """Save the value that `read` returns, write `value` if one is given, and restore the saved value at the end."""
+    depths: dict[Hashable, int] = _of_thread.__dict__.setdefault("depths", {})
     with _lock:
-        count, before = _held[key] if key in _held else (0, read())
-        _held[key] = (count + 1, before)
+        found = read()
+        count, original = _held.get(key, (0, found))
+        _held[key] = (count + 1, original)
+        depths[key] = depths.get(key, 0) + 1
         if value:
             write(*value)
     try:
         yield
     finally:
         with _lock:
-            count, before = _held.pop(key)
+            count, original = _held.pop(key)
+            depth = depths.pop(key)
             if count > 1:
-                _held[key] = (count - 1, before)
-            else:
-                write(before)
+                _held[key] = (count - 1, original)
+            if depth > 1:
+                depths[key] = depth - 1
+                write(found)
+            elif count == 1:
+                write(original)
 
 
 @contextmanager

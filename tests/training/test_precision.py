@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from thirtytwo.config.recipe import Recipe
 from thirtytwo.models import Network
 from thirtytwo.models.base import build_network
+from thirtytwo.tensors import preserve_torch_state
 from thirtytwo.training.hardware import Hardware, choose_hardware
 from thirtytwo.training.precision import FEW, MAX_GROWTHS, REPEATS, StepTimes, _is_clear, _shown, timed_precision
 
@@ -95,6 +96,14 @@ def test_timing_restores_all_state(network: str, tiny: SimpleNamespace, machine:
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
     assert [module.training for module in net.modules()] == modes
     assert all(parameter.grad is None for parameter in net.parameters())
+
+
+def test_training_keeps_its_threads_after_the_timing(tiny: SimpleNamespace, machine: Hardware) -> None:
+    recipe = open_recipe(tiny, "dense")
+    with preserve_torch_state():  # as around every training
+        torch.set_num_threads(2)
+        timed_precision(build_network(recipe, 3), recipe, 8, 3, machine)
+        assert torch.get_num_threads() == 2
 
 
 def test_a_frozen_base_is_timed_as_it_is_trained(
