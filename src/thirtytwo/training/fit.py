@@ -199,7 +199,7 @@ def build_training(
     batches = (TransferBatches if pretrained else TrainingBatches)(**options)
     if settings.sampler == "balanced":
         batches.chances = sampling_weights(labels, len(train.classes))
-    weights = class_weights(settings.class_weights, train.counts, train.classes)
+    weights = class_weights(settings.class_weights, train.counts, train.classes, settings.sampler)
     loop = (TransferModule if pretrained else ClassifierModule)(
         net,
         recipe,

@@ -316,7 +316,7 @@ def _resolve_auto(recipe: Recipe, hardware: Hardware, image_size: int) -> Recipe
 
 def _choose_class_weights(recipe: Recipe, train: ImageSet) -> tuple[Recipe, tuple[Choice, ...]]:
     """Replace `auto` class weights by the resolved value; returns the choice for the log if there was one."""
-    choice = resolve_class_weights(recipe.train.class_weights, train.counts)
+    choice = resolve_class_weights(recipe.train.class_weights, train.counts, recipe.train.sampler)
     if choice is None:
         return recipe, ()
     settings = recipe.train.model_copy(update={"class_weights": choice.value})
