@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -137,6 +138,16 @@ def test_folds_are_neither_seeds_nor_combined(trained: Any, folder: Path, tmp_pa
         thirtytwo.train_seeds(str(folder), seeds=[1], run=trained.path, resume=True, show=False)
     with pytest.raises(DataError, match="cross-validation"):
         thirtytwo.ensemble([trained.path], run=tmp_path / "ensemble", show=False)
+
+
+def test_a_comparison_of_cross_validations_shows_images_of_all_folds(trained: Any, tmp_path: Path) -> None:
+    shutil.copytree(trained.path, tmp_path / "again")
+    found = thirtytwo.compare([trained.path, tmp_path / "again"], out=tmp_path / "compared")
+    assert not [notice for notice in found.notices if "images were not available" in notice]
+    assert found.images is not None
+    assert [found.images.name_of(place) for place in range(60)] == list(found.runs[0].predictions.files or ())
+    with pytest.raises(DataError, match="out of the folds"):
+        thirtytwo.compare([trained.path, tmp_path / "again"], out=tmp_path / "other", split="val")
 
 
 @pytest.mark.slow
