@@ -133,6 +133,15 @@ def test_batches_of_one_image_are_refused_where_batchnorm_needs_more(model, refu
         check_batch_size(net, recipe, 1, 32)
 
 
+@pytest.mark.parametrize("own_val", [True, False])
+def test_the_record_says_whether_validation_is_the_data_s_own(own_val, tiny, tmp_path):
+    for number, split in enumerate(("train", "val", "test") if own_val else ("train", "test")):
+        tiny.folder(tmp_path / "set" / split, 48, seed=number)
+    plan = prepare(str(tmp_path / "set"), "fast", {**tiny.overrides, "data.image_size": 16}, "cpu", None)
+    assert plan.split["own_val"] is own_val
+    assert (plan.split["n_val"] == 48) is own_val
+
+
 @pytest.mark.parametrize(("sampler", "weights"), [("shuffle", "balanced"), ("balanced", "none")])
 def test_automatic_class_weights_do_not_balance_what_the_sampler_balances(sampler, weights, tiny, tmp_path):
     root = tiny.folder(tmp_path / "set", 120)

@@ -162,7 +162,8 @@ def _training(record: RunRecord) -> str:
     if splits:
         held = splits.get("n_val") or 0
         validation = f"{held:,} for validation" if held else "none for validation"
-        lines.append(f"- Images: {splits.get('n_train') or 0:,} for training, {validation} (seed {splits.get('seed')})")
+        seed = f" (seed {splits.get('seed')})" if held and not splits.get("own_val") else ""
+        lines.append(f"- Images: {splits.get('n_train') or 0:,} for training, {validation}{seed}")
     network = record.recipe.model.architecture + (f", {quantity(parameters)} parameters" if parameters else "")
     lines.append(f"- Network: {as_markdown(network)}")
     lines += [f"- {relation}: {_code(named)}" for relation, named in record.origins]

@@ -184,7 +184,8 @@ def _plan(
         no_calibration = Choice("calibration", "none", "the members have no validation images to fit it on")
         written["choices"] = [*written["choices"], vars(no_calibration)]
     written["data"] |= {"fixes": about.get("fixes")}
-    split = split_record(parts, combined.recipe, unused_of(dataset, parts), origins.as_dict())
+    own_val = bool(members[0].split.get("own_val"))
+    split = split_record(parts, combined.recipe, unused_of(dataset, parts), origins.as_dict(), own_val=own_val)
     applied = members[0].directory.fixes
     fixes = applied.read_bytes() if applied.is_file() else None
     return Plan(spec, dataset, parts, combined.recipe, chosen, None, written, split, root, fixes=fixes)
