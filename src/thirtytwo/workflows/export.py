@@ -14,7 +14,7 @@ from thirtytwo.export.parity import onnx_outputs, rounding
 from thirtytwo.export.quantize import EXPORTS, ExportFormat
 from thirtytwo.inference.classifier import BUNDLED, find_model
 from thirtytwo.inference.model_file import read_info
-from thirtytwo.io import atomic_write, check_writable, expand_home
+from thirtytwo.io import FORMATS, atomic_write, check_writable, expand_home
 from thirtytwo.rundir import RunDir, lock_run_of
 from thirtytwo.tensors import preserve_torch_state
 from thirtytwo.text import percent
@@ -80,7 +80,7 @@ def export_model(
         UnknownNameError: there is no such format or model.
         ModelFileError: the file is not a model of thirtytwo.
         RunError: the run directory has no model.
-        OutputError: the file exists, or cannot be written.
+        OutputError: the file exists, cannot be written, or has the suffix of another format.
         ExportError: the model cannot be exported to the format, or an output differs by more than the format allows.
     """
     form = EXPORTS.get(kind)
@@ -89,7 +89,7 @@ def export_model(
     target = expand_home(out) if out is not None else _default_target(source, form.ending)
     if target.exists() and target.samefile(source):
         raise OutputError(f"{target} is the model to export itself.", "Choose another name with --out.")
-    check_writable(target, force=force)
+    check_writable(target, force=force, format=FORMATS.get(Path(form.ending).suffix, ""))
     with lock_run_of(target), atomic_write(target) as temporary:
         form.write(source, temporary)
         if not form.same_contract:
