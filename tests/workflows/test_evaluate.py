@@ -80,7 +80,7 @@ def test_the_command_prints_them(run, capsys):
         ({"coverage": 95}, DataError, ["95", "0.95"]),
         ({"coverage": 0.99}, DataError, ["99", "44"]),
         ({"coverage": 0.9, "split": "val"}, DataError, ["--split val"]),
-        ({"corruptions": True, "corruption_images": 5}, DataError, ["5", "10 classes"]),
+        ({"corruptions": True, "corruption_images": 5}, DataError, ["5", "10 classes", "--corruption-images"]),
         ({"corruption_images": 50}, ThirtytwoError, ["--corruption-images", "--corruptions"]),
     ],
 )

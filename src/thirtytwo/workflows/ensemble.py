@@ -17,7 +17,7 @@ from torch import Tensor
 from thirtytwo.config.recipe import ModelSettings, Recipe, TrainSettings
 from thirtytwo.config.settings import Choice
 from thirtytwo.data.run_data import RunData, split_record, unused_of
-from thirtytwo.data.split import Parts, limit
+from thirtytwo.data.split import Parts, covering_sample
 from thirtytwo.data.types import ImageSet
 from thirtytwo.errors import DataError, ThirtytwoError
 from thirtytwo.evaluation.scoring import Scorer
@@ -298,7 +298,7 @@ class SoupBuilder:
     def __init__(self, members: Sequence[LoadedRun], parts: Parts, hardware: Hardware) -> None:
         self._members, self._hardware = members, hardware
         seed = members[0].recipe.data.split_seed
-        self._train = limit(parts.train, MEANS_FROM, seed)
+        self._train = covering_sample(parts.train, MEANS_FROM, seed)
 
     def average(self, indices: Sequence[int]) -> Network:
         """The averaged weights of these members; a single member is returned unchanged."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from thirtytwo.data.run_data import load_run_data
-from thirtytwo.data.split import limit
+from thirtytwo.data.split import covering_sample
 from thirtytwo.data.types import ImageSet
 from thirtytwo.errors import ExportError, OutputError, ThirtytwoError
 from thirtytwo.export.metadata import rewrite_info
@@ -120,7 +120,7 @@ def _load_images(source: Path, data_root: Path | None) -> tuple[str, ImageSet]:
     run = RunDir.open(source.parent)
     recipe, parts = run.read_recipe(), load_run_data(run, data_root, image_size=read_info(source).input_size).parts
     split, images = ("train", parts.train) if parts.val is None else ("validation", parts.val)
-    return split, limit(images, MAX_IMAGES, recipe.data.split_seed)
+    return split, covering_sample(images, MAX_IMAGES, recipe.data.split_seed)
 
 
 def _agreement(source: Path, target: Path, form: ExportFormat, split: str, images: ImageSet) -> Agreement:
