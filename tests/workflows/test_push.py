@@ -119,6 +119,11 @@ def test_models_of_the_hub_come_from_the_cache(
     (place / "snapshots" / commit).mkdir(parents=True)
     shutil.copy(RunDir(run).onnx, place / "snapshots" / commit / "model.onnx")
     assert thirtytwo.load("hf:me/colours").classes == ("red", "green", "blue")
+    monkeypatch.chdir(tmp_path)
+    assert run_command(["export", "hf:me/colours", "--format", "web-page"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "model-web-page.zip"
+    assert (tmp_path / "model-web-page.zip").is_file()
+    assert [file.name for file in (place / "snapshots" / commit).iterdir()] == ["model.onnx"]
     assert run_command(["predict", "missing.png", "--model", "hf:nobody"]) == 2
     assert "owner/name" in capsys.readouterr().err
 
