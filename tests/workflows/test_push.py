@@ -73,6 +73,11 @@ def test_without_a_network(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         push(run, "me/colours")
 
 
+def test_the_license_in_the_card_of_the_run_is_uploaded(run: Path) -> None:
+    RunDir(run).card.write_text("---\nlicense: mit\n---\n# Colours\n", encoding="utf-8")
+    assert "license: mit\n" in text_of(push_module._content(RunDir(run))["README.md"])
+
+
 def test_unfinished_run(run: Path) -> None:
     RunDir(run).onnx.unlink()
     with pytest.raises(RunError, match="not finished"):
