@@ -185,7 +185,7 @@ def _mode(path: Path) -> int:
         return 0
 
 
-_FORMATS = {
+FORMATS = {
     ".csv": "CSV",
     ".htm": "HTML",
     ".html": "HTML",
@@ -195,6 +195,7 @@ _FORMATS = {
     ".onnx": "ONNX",
     ".pdf": "PDF",
     ".png": "PNG",
+    ".zip": "ZIP",
 }
 """Formats by the suffixes of their files."""
 
@@ -213,9 +214,9 @@ def check_writable(path: Path, *, force: bool, format: str = "", option: str = "
             or its suffix is that of another format.
     """
     path = expand_home(path)
-    meant = _FORMATS.get(path.suffix.lower(), format)
+    meant = FORMATS.get(path.suffix.lower(), format)
     if format and meant != format:
-        usual = next(suffix for suffix in reversed(_FORMATS) if _FORMATS[suffix] == format)
+        usual = next(suffix for suffix in reversed(FORMATS) if FORMATS[suffix] == format)
         raise OutputError(
             f"{path} has the suffix of {meant}, but {format} would be written to it.",
             f"Name a file that ends in {usual}, or choose another format.",
@@ -341,7 +342,12 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write JSON, atomically; a ValueError for NaN and infinity, which are not valid JSON."""
-    write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(path, json_text(value))
+
+
+def json_text(value: Any) -> str:
+    """The text of a JSON file; a ValueError for NaN and infinity."""
+    return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 LOCK = ".lock"

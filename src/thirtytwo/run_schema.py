@@ -130,6 +130,7 @@ class Split(_Entry):
     n_train: Count | None = None
     n_val: Count
     n_test: Count | None = None
+    own_val: bool = False
     val_rows: list[int] | None = None
     test_evaluations: Count
     train: Part | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -130,6 +131,16 @@ def test_input_image_is_never_overwritten(explain: Explain, image_folder: Path) 
     assert str(image_folder) in err
     assert "--out" in err
     assert (image_folder / "red.png").read_bytes() == before
+
+
+def test_the_contact_sheet_overwrites_no_input_image(explain: Explain, image_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    sheet = Path(shutil.copy(image_folder / "blue.png", tmp_path / "mine" / "contact-sheet.png"))
+    before = sheet.read_bytes()
+    code, _, err = explain(image_folder / "red.png", sheet, "--out", "mine", "--force", "--no-score")
+    assert code == 2
+    assert str(Path("mine") / "contact-sheet.png") in err
+    assert sheet.read_bytes() == before
 
 
 def test_unreadable_among_readable(explain: Explain, image_folder: Path, tmp_path: Path) -> None:

@@ -87,6 +87,13 @@ def test_a_file_is_overwritten_only_with_force(teach: Callable[..., Output], tmp
     assert Classifier(out, threads=1).classes == ("grape", "sun")
 
 
+def test_a_suffix_of_another_format_is_refused(teach: Callable[..., Output], tmp_path: Path) -> None:
+    code, _, log = teach(classes(tmp_path / "images"), "--out", tmp_path / "answers.json")
+    assert code == 2
+    assert ".onnx" in log
+    assert not (tmp_path / "answers.json").exists()
+
+
 def one_class(root: Path) -> None:
     classes(root, names=("grape",))
 

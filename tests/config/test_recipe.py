@@ -303,3 +303,9 @@ def test_damaged_recipe_files_are_named(tmp_path: Path, content: bytes, reason: 
         read_recipe(path)
     assert str(path) in caught.value.message
     assert reason in caught.value.message
+
+
+def test_a_recipe_that_windows_wrote(tmp_path: Path) -> None:
+    text = 'name = "mine"\r\n[model]\r\nname = "fastnet"\r\n'
+    (tmp_path / "mine.toml").write_bytes(text.encode("utf-8-sig"))
+    assert read_recipe(tmp_path / "mine.toml").name == "mine"

@@ -344,20 +344,23 @@ def test_a_folder_that_grew_may_start_from_the_former_run(
     assert quick(tmp_path / "grown", "next", pretrained=str(overfitted[1].path)).metrics["n"]
 
 
-@pytest.mark.parametrize("relation", ["transfer.pretrained", "train.distill.run"])
+@pytest.mark.parametrize(
+    ("relation", "file"),
+    [("transfer.pretrained", ""), ("transfer.pretrained", "weights.safetensors"), ("train.distill.run", "")],
+)
 def test_held_out_images_of_a_changed_folder_are_guarded(
-    relation: str, overfitted: tuple[Path, Run], quick: Changes, tmp_path: Path
+    relation: str, file: str, overfitted: tuple[Path, Run], quick: Changes, tmp_path: Path
 ) -> None:
     """Training images of the first run are test images here, with other names and in another folder."""
     folder, run = overfitted
     made = tmp_path / "made"
-    for number, file in enumerate(trained_files(folder, RunDir(run.path))):
+    for number, image in enumerate(trained_files(folder, RunDir(run.path))):
         part = "test" if number % 3 == 0 else "train"
-        (made / part / file[0]).mkdir(parents=True, exist_ok=True)
-        shutil.copy(folder / file, made / part / file[0] / f"{number}.png")
+        (made / part / image[0]).mkdir(parents=True, exist_ok=True)
+        shutil.copy(folder / image, made / part / image[0] / f"{number}.png")
     number = len(list((made / "test").rglob("*.png")))
     with pytest.raises(RecipeError, match=rf"{number} of {number} test images") as caught:
-        quick(made, "next", {relation: str(run.path)})
+        quick(made, "next", {relation: str(run.path / file)})
     assert "thirtytwo train" in (caught.value.fix or "")
     assert not (tmp_path / "next").exists()
 

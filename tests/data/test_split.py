@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from thirtytwo.data.split import hold_out, limit, split_of, split_off, uneven_share
+from thirtytwo.data.split import covering_sample, hold_out, limit, split_of, split_off, uneven_share
 from thirtytwo.data.types import ImageSet
 from thirtytwo.errors import DataError
 
@@ -163,8 +163,14 @@ def test_limit_keeps_shares(counts, count, left):
 def test_limit_keeps_small_sets_and_rejects_too_few():
     images = image_set(3, 3)
     assert limit(images, 6, 0) is images
-    with pytest.raises(DataError, match="1 images .*2 classes"):
-        limit(images, 1, 0)
+    with pytest.raises(DataError, match="1 images .*2 classes") as caught:
+        limit(images, 1, 0, "--own")
+    assert "--own" in str(caught.value.fix)
+
+
+@pytest.mark.parametrize(("count", "left"), [(1, (1, 0, 1)), (4, (2, 0, 2)), (9, (3, 0, 3))])
+def test_a_sample_covers_every_class_where_there_are_more_than_it_has_room_for(count, left):
+    assert tuple(covering_sample(image_set(3, 0, 3), count, 0).counts) == left
 
 
 @pytest.mark.parametrize(

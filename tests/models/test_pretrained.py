@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -283,14 +284,16 @@ def test_unusable_sources_are_refused(
     assert raised.value.fix
 
 
-def test_suggested_conversion_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("place", [".", "Anna's weights"])
+def test_suggested_conversion_works(place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    torch.save({"a": torch.ones(2)}, "w.pth")
+    Path(place).mkdir(exist_ok=True)
+    torch.save({"a": torch.ones(2)}, Path(place) / "w.pth")
     with pytest.raises(RecipeError) as raised:
-        source_kind("w.pth")
-    code = str(raised.value.fix).partition('-c "')[2].rstrip('"')
+        source_kind(str(Path(place) / "w.pth"))
+    (code,) = shlex.split(str(raised.value.fix).partition("python -c ")[2])
     exec(code, {})
-    assert source_kind("w.safetensors") == "file"
+    assert source_kind(str(Path(place) / "w.safetensors")) == "file"
 
 
 @pytest.mark.parametrize("content", [b"", b"junk" * 9])

@@ -49,6 +49,18 @@ def test_data_set_has_its_hub_name(make_run, spec, hub_name):
     assert "--recipe recipe.toml" in body
 
 
+@pytest.mark.parametrize("front", ["license: mit\n", "license: other\nlicense_name: ours\n", "license: [\n", ""])
+def test_a_license_that_was_added_to_the_card_is_kept(make_run, front):
+    run, _ = make_run()
+    _, before = card_of(run)
+    assert "No licence is set" in before
+    run.card.write_text(run.card.read_text(encoding="utf-8").replace("---\n", f"---\n{front}", 1), encoding="utf-8")
+    after, body = card_of(run)
+    valid = front if "[" not in front else ""
+    assert {key: after[key] for key in after if "license" in key} == (yaml.safe_load(valid) or {})
+    assert ("No licence is set" in body) is not bool(valid)
+
+
 def test_hub_library_reads_results(make_run):
     hub = pytest.importorskip("huggingface_hub")
     run, _ = make_run()

@@ -14,6 +14,7 @@ from thirtytwo.evaluation.label_issues import find_label_issues
 from thirtytwo.images.render import THUMBNAIL_SIDE, data_uri
 from thirtytwo.report.card import card
 from thirtytwo.report.charts import Line, Row, confusion_chart, interval_chart, line_chart, nice_ticks
+from thirtytwo.report.facts import data_facts
 from thirtytwo.report.gallery import most_confident_errors
 from thirtytwo.report.page import render, write_page
 from thirtytwo.report.run_record import read_run_record, typed_commands
@@ -225,6 +226,16 @@ def test_incomplete_run(make_run, without, present, absent):
     page = written(run, figures=True)
     assert present in page.text
     assert absent not in page.text
+
+
+@pytest.mark.parametrize("own_val", [True, False])
+def test_where_the_validation_images_come_from(make_run, own_val):
+    run, _ = make_run()
+    run.write_json(run.split, run.read_json(run.split) | {"own_val": own_val})
+    record = read_run_record(run)
+    found = dict(data_facts(record))["Validation"]
+    assert ("the data's own split" in found, "held out of train with seed 0" in found) == (own_val, not own_val)
+    assert ("100 for validation (seed 0)" in card(record)) is not own_val
 
 
 def test_interrupted_run_reports_its_epochs(make_run):

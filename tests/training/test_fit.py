@@ -153,6 +153,18 @@ def test_resuming_from_a_damaged_checkpoint(
         train("run", recipe, resume=True)
 
 
+@pytest.mark.parametrize("content", [b"junk", None])
+def test_resuming_without_the_weights_of_the_best_epoch(
+    content: bytes | None, train: Train, tiny: SimpleNamespace, tmp_path: Path
+) -> None:
+    recipe = tiny.recipe(schedule__epochs=1, train__keep="best")
+    train("run", recipe)
+    best = tmp_path / "run" / "checkpoints" / "best.ckpt"
+    best.unlink() if content is None else best.write_bytes(content)
+    with pytest.raises(RunError, match=r"best\.ckpt"):
+        train("run", recipe, resume=True)
+
+
 def test_resuming_with_another_network(train: Train, tiny: SimpleNamespace) -> None:
     train("run", tiny.recipe(schedule__epochs=1))
     wider = tiny.recipe(schedule__epochs=1, model__options={"groups": [{"width": 8}, {"width": 24}]})

@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from thirtytwo.cli.main import run_command
-from thirtytwo.errors import DataError, RunError
+from thirtytwo.errors import DataError, RunError, ThirtytwoError
 from thirtytwo.evaluation.corruptions import STRENGTHS, corruption_names, display_name
 from thirtytwo.rundir import RunDir
 from thirtytwo.workflows.evaluate import evaluate
@@ -80,7 +80,8 @@ def test_the_command_prints_them(run, capsys):
         ({"coverage": 95}, DataError, ["95", "0.95"]),
         ({"coverage": 0.99}, DataError, ["99", "44"]),
         ({"coverage": 0.9, "split": "val"}, DataError, ["--split val"]),
-        ({"corruptions": True, "corruption_images": 5}, DataError, ["5", "10 classes"]),
+        ({"corruptions": True, "corruption_images": 5}, DataError, ["5", "10 classes", "--corruption-images"]),
+        ({"corruption_images": 50}, ThirtytwoError, ["--corruption-images", "--corruptions"]),
     ],
 )
 def test_invalid_settings_are_refused_before_test_is_evaluated(run, settings, error, named):

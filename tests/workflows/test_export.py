@@ -126,6 +126,15 @@ def test_existing_files_are_not_overwritten(run: RunDir, capsys: pytest.CaptureF
     assert "--out" in (caught.value.fix or "")
 
 
+@pytest.mark.parametrize(
+    ("kind", "name"), [("web-page", "page.html"), ("web-page", "page.onnx"), ("onnx-int8", "small.zip")]
+)
+def test_a_suffix_of_another_format_is_refused(kind: str, name: str, colour_model: Path, tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="suffix"):
+        export_model(colour_model, kind, out=tmp_path / name)
+    assert not (tmp_path / name).exists()
+
+
 def test_quantized_model_is_refused(run: RunDir) -> None:
     small = export_model(run.path, "onnx-int8").path
     with pytest.raises(ExportError) as caught:

@@ -13,11 +13,12 @@ from PIL import Image
 
 import thirtytwo
 from thirtytwo.cli.main import run_command
+from thirtytwo.config.resolve import read_recipe
 from thirtytwo.data.load import load_dataset
 from thirtytwo.data.split import divide
 from thirtytwo.errors import DataError, RecipeError
 from thirtytwo.models import MODELS
-from thirtytwo.workflows.prepare import check_batch_size
+from thirtytwo.workflows.prepare import check_batch_size, prepare
 
 LATIN = os.fsdecode(b"K\xe4fer")
 
@@ -130,3 +131,26 @@ def test_batches_of_one_image_are_refused_where_batchnorm_needs_more(model, refu
             check_batch_size(net, recipe, 1, 32)
     else:
         check_batch_size(net, recipe, 1, 32)
+
+
+@pytest.mark.parametrize("own_val", [True, False])
+def test_the_record_says_whether_validation_is_the_data_s_own(own_val, tiny, tmp_path):
+    for number, split in enumerate(("train", "val", "test") if own_val else ("train", "test")):
+        tiny.folder(tmp_path / "set" / split, 48, seed=number)
+    plan = prepare(str(tmp_path / "set"), "fast", {**tiny.overrides, "data.image_size": 16}, "cpu", None)
+    assert plan.split["own_val"] is own_val
+    assert (plan.split["n_val"] == 48) is own_val
+
+
+@pytest.mark.parametrize(("sampler", "weights"), [("shuffle", "balanced"), ("balanced", "none")])
+def test_automatic_class_weights_do_not_balance_what_the_sampler_balances(sampler, weights, tiny, tmp_path):
+    root = tiny.folder(tmp_path / "set", 120)
+    for image in sorted((root / "class 2").iterdir())[3:]:
+        image.unlink()
+    changes = {**tiny.overrides, "data.image_size": 16, "train.class_weights": "auto", "train.sampler": sampler}
+    plan = prepare(str(root), "fast", changes, "cpu", None)
+    assert plan.recipe.train.class_weights == weights
+    (choice,) = (one for one in plan.hardware.choices if one.what == "class weights")
+    assert choice.value == weights
+    (tmp_path / "recipe.toml").write_text(plan.recipe.to_toml(), encoding="utf-8")
+    assert read_recipe(tmp_path / "recipe.toml") == plan.recipe, "what a run writes can be read again"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shlex
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,6 +13,7 @@ import numpy as np
 import pytest
 
 import thirtytwo
+from thirtytwo.cli.main import run_command
 from thirtytwo.data.fixes import Fix, FixPlan, write_fix_plan
 from thirtytwo.data.run_data import load_out_of_fold
 from thirtytwo.doctor import diagnose
@@ -137,6 +140,31 @@ def test_folds_are_neither_seeds_nor_combined(trained: Any, folder: Path, tmp_pa
         thirtytwo.train_seeds(str(folder), seeds=[1], run=trained.path, resume=True, show=False)
     with pytest.raises(DataError, match="cross-validation"):
         thirtytwo.ensemble([trained.path], run=tmp_path / "ensemble", show=False)
+
+
+def test_a_comparison_of_cross_validations_shows_images_of_all_folds(trained: Any, tmp_path: Path) -> None:
+    shutil.copytree(trained.path, tmp_path / "again")
+    found = thirtytwo.compare([trained.path, tmp_path / "again"], out=tmp_path / "compared")
+    assert not [notice for notice in found.notices if "images were not available" in notice]
+    assert found.images is not None
+    assert [found.images.name_of(place) for place in range(60)] == list(found.runs[0].predictions.files or ())
+    with pytest.raises(DataError, match="out of the folds"):
+        thirtytwo.compare([trained.path, tmp_path / "again"], out=tmp_path / "other", split="val")
+
+
+def test_a_damaged_summary_is_written_again_as_advised(trained: Any, folder: Path, tmp_path: Path) -> None:
+    parent = Path(shutil.copytree(trained.path, tmp_path / "again"))
+    summary = parent / "summary.json"
+    before = summary.read_text()
+    summary.write_text("{")
+    with pytest.raises(RunError) as caught:
+        train_folds(str(folder), run=parent, resume=True, show=False)
+    command = shlex.split(str(caught.value.fix).partition("run: ")[2])
+    assert command == ["thirtytwo", "train", str(folder), "--resume", "--run", str(parent), "--folds", "3"]
+    summary.unlink()
+    assert run_command(command[1:]) == 0
+    found, expected = (json.loads(text) for text in (summary.read_text(), before))
+    assert (found["runs"], found["cross_validation"]) == (expected["runs"], expected["cross_validation"])
 
 
 @pytest.mark.slow

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,6 +22,8 @@ from thirtytwo.cli.main import run_command
 from thirtytwo.config.resolve import read_recipe
 from thirtytwo.errors import OfflineError, OutputError, RunError, UnknownNameError
 from thirtytwo.inference.hub import repository_name
+from thirtytwo.report.page import render
+from thirtytwo.report.run_record import read_run_record
 from thirtytwo.rundir import RunDir
 from thirtytwo.workflows.push import NO_TOKEN, push
 
@@ -68,6 +73,11 @@ def test_without_a_network(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         push(run, "me/colours")
 
 
+def test_the_license_in_the_card_of_the_run_is_uploaded(run: Path) -> None:
+    RunDir(run).card.write_text("---\nlicense: mit\n---\n# Colours\n", encoding="utf-8")
+    assert "license: mit\n" in text_of(push_module._content(RunDir(run))["README.md"])
+
+
 def test_unfinished_run(run: Path) -> None:
     RunDir(run).onnx.unlink()
     with pytest.raises(RunError, match="not finished"):
@@ -114,6 +124,11 @@ def test_models_of_the_hub_come_from_the_cache(
     (place / "snapshots" / commit).mkdir(parents=True)
     shutil.copy(RunDir(run).onnx, place / "snapshots" / commit / "model.onnx")
     assert thirtytwo.load("hf:me/colours").classes == ("red", "green", "blue")
+    monkeypatch.chdir(tmp_path)
+    assert run_command(["export", "hf:me/colours", "--format", "web-page"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "model-web-page.zip"
+    assert (tmp_path / "model-web-page.zip").is_file()
+    assert [file.name for file in (place / "snapshots" / commit).iterdir()] == ["model.onnx"]
     assert run_command(["predict", "missing.png", "--model", "hf:nobody"]) == 2
     assert "owner/name" in capsys.readouterr().err
 
@@ -148,6 +163,65 @@ def test_what_is_uploaded_names_no_place_of_this_machine(finished_run: Any, tmp_
         assert named in card
         assert named in texts["recipe.toml"]
     assert f'"{SECRET}/plan.csv"' in run.recipe.read_text(), "the run itself stays as it is"
+
+
+def test_neither_choices_nor_metrics_nor_names_of_files_tell_of_this_machine(finished_run: Any, tmp_path: Path) -> None:
+    facts = {"spec": f"{SECRET}/pets", "path": f"{SECRET}/pets", "name": "pets", "fingerprint": "abc"}
+    facts |= {"classes": ["red", "green", "blue"], "skipped": [f"skipped {SECRET}/pets/rex.gif: not an image"]}
+    choices = [
+        {"what": "recipe", "value": "fast", "reason": f"it starts from {SECRET}/base.safetensors"},
+        {
+            "what": "calibration",
+            "value": f"from {SECRET}/runs/calibrated/",
+            "reason": "this run trains on all of train",
+        },
+        {"what": "groups", "value": "9", "reason": f"files in {SECRET}/pets/dogs"},
+    ]
+    run = RunDir(finished_run(tmp_path / "run", settings=BUILT_ON, data=facts, choices=choices))
+    given = run.read_predictions("test")
+    files = tuple(f"train/rex-{row}.jpg" for row in given.rows.tolist())
+    run.write_predictions("test", replace(given, files=files))
+    row = {
+        "name": "cars",
+        "what": "images of cars",
+        "source": f"requested as {SECRET}/cars?label=kind, fingerprint abc",
+    }
+    measured = {"n": 9, "auroc": 0.9, "fpr95": 0.5, "called_unknown": 0.5}
+    unknown = {
+        "score": "class_mean",
+        "what": "",
+        "source": "",
+        "share": 0.05,
+        "threshold": 0.5,
+        "against": [row | measured],
+    }
+    run.write_json(run.metrics, run.read_json(run.metrics) | {"unknown": unknown})
+    content = push_module._content(run)
+    texts = {name: text_of(content[name]) for name in ("README.md", "recipe.toml", "report.html", "metrics.json")}
+    assert not [name for name, text in texts.items() if "anna" in text or "rex" in text]
+    page = texts["report.html"]
+    assert all(left in page for left in ("it starts from base.safetensors", "from calibrated", "files in dogs"))
+    assert re.search(r">row \d+<", page), "an image without its file"
+    assert "plan of fixes that was applied" in page
+    (found,) = json.loads(texts["metrics.json"])["unknown"]["against"]
+    assert found["source"] == "requested as cars?label=kind, fingerprint abc"
+    shared = render(read_run_record(run), None, passed_on=True)
+    assert "anna" not in shared
+    assert "rex.gif: not an image" in shared, "a page that is passed on names files, without their folder"
+
+
+def test_members_are_uploaded_by_their_names(finished_run: Any, tmp_path: Path) -> None:
+    member = {"recipe": "fast", "seed": 3, "network": "fastnet", "accuracy": None, "in_it": True}
+    members = [member | {"run": f"{SECRET}/runs/{name}"} for name in ("one", "two")]
+    command = f"thirtytwo ensemble {SECRET}/runs/one {SECRET}/runs/two --data-root {SECRET}/data"
+    run = RunDir(finished_run(tmp_path / "run", members=members, command=command))
+    (run.path / "comparison").mkdir()
+    (run.path / "comparison" / "comparison.html").write_text("<!DOCTYPE html>")
+    content = push_module._content(run)
+    for text in (text_of(content["README.md"]), text_of(content["report.html"])):
+        assert "anna" not in text
+        assert "thirtytwo ensemble one two" in text
+        assert "comparison.html" not in text
 
 
 @pytest.mark.parametrize("pretrained", ["", "imagenet", "a1_in1k"])

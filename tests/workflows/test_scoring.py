@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,7 +19,9 @@ from thirtytwo.inference.classifier import Classifier, load
 from thirtytwo.inference.model_file import ModelInfo, TtaInfo, usual_tta
 from thirtytwo.inference.views import Tta
 from thirtytwo.models.base import build_network
-from thirtytwo.workflows.scoring import _choose_tta, score
+from thirtytwo.rundir import RunDir
+from thirtytwo.workflows import scoring
+from thirtytwo.workflows.scoring import _choose_tta, compute_class_means, score
 
 MEAN, STD = (0.4, 0.5, 0.45), (0.2, 0.25, 0.3)
 CLASSES = ("a", "b", "c")
@@ -105,3 +108,11 @@ def test_the_threshold_is_of_the_views_of_prediction(scorer: Scorer, images: Ima
         chosen = _choose_tta(scorer, given, scorer.logits(images.images), CALIBRATION, 1)
         assert chosen.shift == 1
         assert chosen.threshold == pytest.approx(threshold, abs=1e-3)
+
+
+def test_more_classes_than_class_means_are_computed_from(
+    scorer: Scorer, images: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scoring, "MEANS_FROM", 2)
+    means = compute_class_means(scorer, images, 0, RunDir.create(tmp_path / "run"))
+    np.testing.assert_allclose(np.linalg.norm(means, axis=1), 1, rtol=1e-5)

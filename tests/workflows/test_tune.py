@@ -389,3 +389,8 @@ def test_the_command_knows_every_metric() -> None:
     from thirtytwo.config.recipe import Monitor
 
     assert Metric == Monitor
+
+
+def test_a_space_that_windows_wrote(tmp_path: Path) -> None:
+    (tmp_path / "space.toml").write_bytes("optimizer.lr = { low = 0.1, high = 0.2 }\r\n".encode("utf-8-sig"))
+    assert list(spaces.read_space(tmp_path / "space.toml").axes) == ["optimizer.lr"]

@@ -152,12 +152,14 @@ def _output_directory(out: Path | None, force: bool) -> Path:
 
 
 def _check_not_overwriting(files: Sequence[Path], directory: Path, names: dict[Path, str]) -> None:
-    """Raise OutputError if an overlay would overwrite an input image."""
+    """Raise OutputError if an overlay or the contact sheet would overwrite an input image."""
     inputs = set(map(os.path.realpath, files))  # Path.resolve raises an error for links in circles
-    overwritten = next((name for name in names.values() if os.path.realpath(directory / name) in inputs), None)
+    written = [*names.values(), *([SHEET] if len(names) > 1 else [])]
+    overwritten = next((name for name in written if os.path.realpath(directory / name) in inputs), None)
     if overwritten is not None:
+        what = "contact sheet" if overwritten == SHEET else "overlay"
         raise OutputError(
-            f"The overlay would overwrite the input image {directory / overwritten}.",
+            f"The {what} would overwrite the input image {directory / overwritten}.",
             "Choose another directory with --out.",
         )
 

@@ -21,13 +21,13 @@ def teach(folder: Path, *, out: Path, base: str | None, views: int | None, seed:
     """Fit a linear probe on the class folders of `folder`, write it to `out` and print what to expect of it.
 
     Raises:
-        OutputError: `out` exists and `force` is not set, or it cannot be written.
+        OutputError: `out` exists and `force` is not set, or it cannot be written, or has the suffix of another format.
         DataError: the folder or its images cannot be used.
         UnknownNameError: there is no such base model.
         MissingExtraError: the library `onnx` is not installed.
     """
     out = expand_home(out)
-    check_writable(out, force=force)
+    check_writable(out, force=force, format="ONNX")
     require("onnx", "app")  # before anything slow
     from thirtytwo.doctor.near_duplicates import find_alike
     from thirtytwo.fewshot import RESIZE, choose_base, find_class_files, fit_linear_probe, load_classes, validate_counts

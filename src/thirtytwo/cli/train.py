@@ -75,7 +75,7 @@ def train(
     ] = None,
     pretrained: Annotated[
         str | None,
-        typer.Option(metavar="timm|TAG|FILE|RUN", help="Initial weights.", show_default="those of the recipe"),
+        typer.Option(metavar="imagenet|timm|TAG|FILE|RUN", help="Initial weights.", show_default="those of the recipe"),
     ] = None,
     log_to: Annotated[
         list[str] | None,

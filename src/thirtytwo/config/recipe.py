@@ -348,7 +348,8 @@ class TrainSettings(Settings):
     class_weights: Literal["auto", "none", "balanced"] | dict[str, Annotated[float, Field(gt=0, le=1e6)]] = "none"
     """Weight of each class in the loss: `none` weighs all images equally, `balanced` inversely to the class's frequency
     (mean weight 1); `auto` is `balanced` where the largest class has at least ten times as many training images as
-    the smallest, else `none`; a table gives weights by class name, 1 for classes it does not name."""
+    the smallest and `sampler` does not balance them, else `none`; a table gives weights by class name, 1 for classes it
+    does not name."""
     sampler: Literal["shuffle", "balanced"] = "shuffle"
     """Images of an epoch: `shuffle` uses each once; `balanced` samples as many, with replacement and every class
     equally likely."""

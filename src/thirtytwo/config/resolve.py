@@ -167,7 +167,7 @@ def _recipe_text(name_or_file: str | Path) -> tuple[str, str]:
         path = path / "recipe.toml"
     if is_file(path):
         try:
-            return path.read_text(encoding="utf-8"), str(path)
+            return path.read_text(encoding="utf-8-sig"), str(path)  # also as Windows writes it
         except (OSError, UnicodeDecodeError) as error:
             raise RecipeError(f"Recipe {path} could not be read: {error}.") from None
     if path.suffix == ".toml" or len(path.parts) > 1:

@@ -59,7 +59,13 @@ def _names(names: Sequence[str]) -> str:
 
 
 def split_record(
-    parts: Parts, recipe: Recipe, unused: Hashes, seen_before: Mapping[str, Any], together: Together | None = None
+    parts: Parts,
+    recipe: Recipe,
+    unused: Hashes,
+    seen_before: Mapping[str, Any],
+    together: Together | None = None,
+    *,
+    own_val: bool = False,
 ) -> dict[str, Any]:
     """Content of `split.json`: content hash, row and file of each image by split, and the number of test evaluations.
 
@@ -69,6 +75,7 @@ def split_record(
         unused: hashes of the images of the data set that are in no split.
         seen_before: training images of the runs that this one builds on (`workflows.provenance`).
         together: near-duplicates that were kept on one side; None: they were not searched for.
+        own_val: whether the validation images are those of the data's own split, rather than held out of train.
     """
     record: dict[str, Any] = {
         "seed": recipe.data.split_seed,
@@ -83,6 +90,7 @@ def split_record(
         "n_train": len(parts.train),
         "n_val": len(parts.val) if parts.val is not None else 0,
         "n_test": len(parts.test),
+        "own_val": own_val,
         "val_rows": parts.val.rows.tolist() if parts.val is not None else [],
         "test_evaluations": 0,
     }

@@ -61,11 +61,11 @@ def hold_out(train: ImageSet, fraction: float, seed: int) -> tuple[ImageSet, Ima
     return train.take(kept), train.take(held)
 
 
-def limit(images: ImageSet, count: int, seed: int) -> ImageSet:
+def limit(images: ImageSet, count: int, seed: int, option: str = "--limit-train (data.limit_train)") -> ImageSet:
     """A stratified sample of `count` images, at least one per class; all of them where there are not more.
 
     Raises:
-        DataError: `count` is smaller than the number of classes that have images.
+        DataError: `count` is smaller than the number of classes that have images; names the `option` that sets it.
     """
     if count >= len(images):
         return images
@@ -73,9 +73,14 @@ def limit(images: ImageSet, count: int, seed: int) -> ImageSet:
     if count < present:
         raise DataError(
             f"{count} images cannot cover {present} classes.",
-            f"Set --limit-train (data.limit_train) to at least {present}, preferably ten times as many.",
+            f"Set {option} to at least {present}, preferably ten times as many.",
         )
     return images.take(sample(images, _shares(images.counts, count), seed))
+
+
+def covering_sample(images: ImageSet, count: int, seed: int) -> ImageSet:
+    """A stratified sample of `count` images, or of one per class where there are more classes; all if not more."""
+    return limit(images, max(count, int((images.counts > 0).sum())), seed)
 
 
 def split_off(images: ImageSet, fraction: float, seed: int, purpose: Purpose) -> tuple[Positions, Positions]:

@@ -173,7 +173,7 @@ class CorruptionsEvaluator(Evaluator):
             DataError: fewer images than classes were requested.
         """
         most = request.options.get("corruption_images", MAX_IMAGES)
-        return limit(request.images, most, request.seed) if len(request.images) > most else request.images
+        return limit(request.images, most, request.seed, "--corruption-images")
 
     def measure(self, context: Context) -> dict[str, Any]:
         """Evaluate every kind and severity of corruption."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -78,8 +80,7 @@ def source_kind(pretrained: str) -> Kind:
     if path.suffix in PICKLED:
         raise RecipeError(
             f"{KEY} is {pretrained!r}: {path.suffix} files may contain code, so they are not read.",
-            'If you trust the file, convert it to .safetensors: python -c "import torch; from safetensors.torch '
-            f"import save_file; save_file(torch.load('{path.name}', weights_only=True), '{path.stem}.safetensors')\"",
+            f"If you trust the file, convert it to .safetensors: python -c {shlex.quote(_conversion(path))}",
         )
     if is_file(path) or path.suffix == ".safetensors":
         if not is_file(path) or path.suffix != ".safetensors":
@@ -89,6 +90,13 @@ def source_kind(pretrained: str) -> Kind:
     if len(path.parts) > 1:
         raise RunError(f"{KEY} is {pretrained!r}, which is neither a run directory nor a file.", "Correct the path.")
     return "timm"
+
+
+def _conversion(path: Path) -> str:
+    """Python code that writes the tensors of a file of PyTorch beside it, as a .safetensors file."""
+    loaded = f'torch.load({json.dumps(str(path))}, map_location="cpu", weights_only=True)'
+    target = json.dumps(str(path.with_suffix(".safetensors")))
+    return f"import torch; from safetensors.torch import save_file; save_file({loaded}, {target})"
 
 
 def run_settings(pretrained: str) -> dict[str, Any]:

@@ -15,11 +15,15 @@ from thirtytwo.report.sections import members_table, section_markdown, table_mar
 from thirtytwo.rundir import RunDir
 from thirtytwo.text import as_markdown, duration, interval, percent, quantity, readable
 
+LICENSE = ("license", "license_name", "license_link")
+"""Entries of the front matter that only the owner of a run can know, and adds to its card."""
 HUB_NAMES = {"cifar10": "uoft-cs/cifar10", "cifar100": "uoft-cs/cifar100"}
 
 
 def write_card(run: RunDir, record: RunRecord | None = None) -> Path:
     """Write the model card from the files of a run directory, or from `record` of them; returns its path.
+
+    The license that was added to an earlier card of the run is kept.
 
     Raises:
         RunError: there is no run, or one of its files is damaged.
@@ -53,6 +57,7 @@ def front_matter(record: RunRecord) -> dict[str, Any]:
         "library_name": "thirtytwo",
         "pipeline_tag": "image-classification",
         "tags": ["image-classification", "onnx", "thirtytwo"],
+        **_license(record),
     }
     if hub_name:
         front["datasets"] = [hub_name]
@@ -76,6 +81,18 @@ def front_matter(record: RunRecord) -> dict[str, Any]:
             }
         ]
     return front
+
+
+def _license(record: RunRecord) -> dict[str, str]:
+    """The license in the front matter of the run's present card; empty where there is none."""
+    try:
+        text = record.run.card.read_text(encoding="utf-8")
+        front = require("yaml", "train").safe_load(text.split("---\n", 2)[1]) if text.startswith("---\n") else None
+    except (OSError, ValueError, IndexError, require("yaml", "train").YAMLError):
+        return {}
+    if not isinstance(front, dict):
+        return {}
+    return {key: front[key] for key in LICENSE if isinstance(front.get(key), str)}
 
 
 def _summary(record: RunRecord) -> str:
@@ -162,7 +179,8 @@ def _training(record: RunRecord) -> str:
     if splits:
         held = splits.get("n_val") or 0
         validation = f"{held:,} for validation" if held else "none for validation"
-        lines.append(f"- Images: {splits.get('n_train') or 0:,} for training, {validation} (seed {splits.get('seed')})")
+        seed = f" (seed {splits.get('seed')})" if held and not splits.get("own_val") else ""
+        lines.append(f"- Images: {splits.get('n_train') or 0:,} for training, {validation}{seed}")
     network = record.recipe.model.architecture + (f", {quantity(parameters)} parameters" if parameters else "")
     lines.append(f"- Network: {as_markdown(network)}")
     lines += [f"- {relation}: {_code(named)}" for relation, named in record.origins]
@@ -199,7 +217,8 @@ def _limitations(record: RunRecord) -> str:
         lines[1] = f"- The model always predicts one of its classes. {missing}"
     elif record.splits.get("train_on") == "all":
         lines.append("- Temperature and threshold come from a calibration run, since this run has no validation.")
-    lines.append("- No licence is set: add one before publishing, and check the licence of the data.")
+    if not _license(record):
+        lines.append("- No licence is set: add one before publishing, and check the licence of the data.")
     return "## Limitations\n\n" + "\n".join(lines)
 
 

@@ -176,9 +176,9 @@ def _validation_text(splits: Mapping[str, Any]) -> str | None:
         return "none: trained on all of train, calibrated by another run"
     if not count:
         return "none"
-    if splits.get("val_rows"):
-        return f"{counted(count, 'image')} held out of train with seed {splits.get('seed')}, listed in split.json"
-    return f"{counted(count, 'image')}, the data's own split"
+    if splits.get("own_val"):
+        return f"{counted(count, 'image')}, the data's own split"
+    return f"{counted(count, 'image')} held out of train with seed {splits.get('seed')}, listed in split.json"
 
 
 def date_text(started: object) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path, PurePath
@@ -16,6 +16,7 @@ from thirtytwo.errors import RunError
 from thirtytwo.evaluation.evaluators import Evaluator, Results, evaluators
 from thirtytwo.evaluation.metrics import compute_metrics
 from thirtytwo.evaluation.sections import Section
+from thirtytwo.io import expand_home
 from thirtytwo.predictions import Predictions
 from thirtytwo.rundir import RunDir
 from thirtytwo.text import first_line
@@ -23,6 +24,7 @@ from thirtytwo.text import first_line
 _PLAN = "data.fix_plan"
 _BUILT_ON = ("transfer.pretrained", "train.distill.run", "data.calibrate_from")
 """Settings that name a run or a file of this machine, if they are not empty; the first may also name known weights."""
+_DATA_ROOT = "--data-root"
 
 
 @dataclass(frozen=True)
@@ -62,10 +64,7 @@ class RunRecord:
     def source(self) -> str:
         """The data set as it was given; for others, without the folder that it lies in."""
         given = str(self.data.get("spec") or self.dataset)
-        place, mark, options = given.partition("?")
-        if not self.passed_on or place.startswith("hf:"):
-            return given
-        return f"{PurePath(place).name or place}{mark}{options}"
+        return without_folder(given) if self.passed_on else given
 
     @property
     def recipe_text(self) -> str:
@@ -191,12 +190,20 @@ def read_run_record(run: RunDir, split: str = "test") -> RunRecord:
     return replace(record, metrics=metrics)
 
 
-def for_others(record: RunRecord) -> RunRecord:
-    """The record for readers on other machines: its recipe and its data name no folders of this one.
+def without_folder(spec: str) -> str:
+    """The name of a data set without the folder that it lies in: `pets?label=breed` of `/home/me/pets?label=breed`."""
+    place, mark, options = spec.partition("?")
+    return spec if place.startswith("hf:") else f"{PurePath(place).name or place}{mark}{options}"
 
-    Of runs and files that the recipe names, the last part of the path is kept; the plan of fixes is left out. `remarks`
-    are sentences about what the recipe therefore lacks.
+
+def for_others(record: RunRecord) -> RunRecord:
+    """The record for readers on other machines: its recipe, its data and its choices name no folders of this one.
+
+    Of runs and files that these name, the last part of the path is kept; the plan of fixes is left out. `remarks` are
+    sentences about what the recipe therefore lacks.
     """
+    if record.passed_on:
+        return record
     values = record.recipe.model_dump(mode="json", exclude_none=True)
     given = {key: str(value) for key, value in flatten(values).items() if key in (*_BUILT_ON, _PLAN) and value}
     local = [key for key in _BUILT_ON if key in given and (key != _BUILT_ON[0] or _is_place(given[key]))]
@@ -208,7 +215,53 @@ def for_others(record: RunRecord) -> RunRecord:
     if _PLAN in given:
         remarks.append(f"The plan of fixes that was applied to the data ({_PLAN}) is not part of the recipe.")
     recipe = Recipe.model_validate(with_overrides(values, changes)) if changes else record.recipe
-    return replace(record, recipe=recipe, passed_on=True, remarks=tuple(remarks))
+    named = [given[key] for key in (*local, _PLAN) if key in given]
+    environment = _without_places(record, named)
+    return replace(record, recipe=recipe, environment=environment, passed_on=True, remarks=tuple(remarks))
+
+
+def without_files(record: RunRecord) -> RunRecord:
+    """The record without the names of the data's files: images are named by their rows, notes on the data left out."""
+    predictions = None if record.predictions is None else replace(record.predictions, files=None)
+    out_of_sample = {split: replace(found, files=None) for split, found in record.out_of_sample.items()}
+    environment = record.environment | ({"data": record.data | {"skipped": []}} if record.data else {})
+    return replace(record, predictions=predictions, out_of_sample=out_of_sample, environment=environment)
+
+
+def _without_places(record: RunRecord, named: Iterable[str]) -> dict[str, Any]:
+    """What pages show of `environment.json`, without the folders of the data, of members and of what `named` names."""
+    environment, members = dict(record.environment), record.environment.get("members") or ()
+    shown: dict[str, str] = {}
+    for place in (*named, *(str(member["run"]) for member in members)):
+        shown |= {form: PurePath(place).name for form in (place, str(expand_home(place)))}
+    for key in ("path", "spec"):
+        place = str(record.data.get(key) or "").partition("?")[0].rstrip("/")
+        if "/" in place and not place.startswith("hf:"):
+            shown |= {f"{place}/": "", place: PurePath(place).name}
+
+    def cleared(text: object) -> str:
+        found = str(text)
+        for place in sorted(shown, key=len, reverse=True):
+            found = found.replace(place, shown[place])
+        return found
+
+    if choices := environment.get("choices"):
+        environment["choices"] = [{key: cleared(value) for key, value in choice.items()} for choice in choices]
+    if notes := record.data.get("skipped"):
+        environment["data"] = record.data | {"skipped": [cleared(note) for note in notes]}
+    if members:
+        environment["members"] = [member | {"run": cleared(member["run"])} for member in members]
+        environment["command"] = cleared(_without_data_root(str(environment.get("command") or "")))
+    return environment
+
+
+def _without_data_root(command: str) -> str:
+    """The command of a combination of runs, without the folder of known data sets."""
+    words = shlex.split(command)
+    if _DATA_ROOT in words:
+        place = words.index(_DATA_ROOT)
+        del words[place : place + 2]
+    return shlex.join(words)
 
 
 def _is_place(pretrained: str) -> bool:

@@ -115,7 +115,7 @@ COMPARISON = "comparison"
 def members_table(record: RunRecord) -> dict[str, Any] | None:
     """Rows of the members and of the combined model; None where the run was not combined from others.
 
-    `soup` is true for averaged weights; `page` is the comparison with the members, if there is one.
+    `soup` is true for averaged weights; `page` is the comparison with the members, if there is one beside the report.
     """
     members = record.environment.get("members")
     if not members:
@@ -134,7 +134,7 @@ def members_table(record: RunRecord) -> dict[str, Any] | None:
         "together": _row(combined),
         "soup": record.recipe.model.name != "ensemble",
         "kept": sum(bool(member["in_it"]) for member in members),
-        "page": page.as_posix() if (record.run.path / page).is_file() else "",
+        "page": page.as_posix() if not record.passed_on and (record.run.path / page).is_file() else "",
     }
 
 

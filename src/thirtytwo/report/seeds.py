@@ -77,12 +77,16 @@ def read_summary(parent: Path) -> dict[str, Any]:
 
 def _restore_hint(parent: Path) -> str:
     """How to replace a damaged summary."""
-    runs = [RunDir(path.parent) for path in sorted(parent.glob("seed*/recipe.toml"))]
-    seeds = sorted(int(number) for run in runs if (number := run.path.name.removeprefix("seed")).isdecimal())
-    if not runs or not seeds:
-        return "Train the seeds again with another --run."
-    words = ["thirtytwo", "train", runs[0].recorded_data() or "DATA", "--resume", "--run", str(parent), "--seeds"]
-    return f"Move it away and run: {shlex.join([*words, ','.join(map(str, seeds))])}"
+    kinds: tuple[Kind, ...] = ("seed", "fold")
+    for kind in kinds:
+        runs = [RunDir(path.parent) for path in sorted(parent.glob(f"{kind}*/recipe.toml"))]
+        numbers = sorted(int(number) for run in runs if (number := run.path.name.removeprefix(kind)).isdecimal())
+        if numbers:
+            words = ["thirtytwo", "train", runs[0].recorded_data() or "DATA", "--resume", "--run", str(parent)]
+            folds = ["--folds", str(runs[0].read_recipe().data.folds)]
+            words += folds if kind == "fold" else ["--seeds", ",".join(map(str, numbers))]
+            return f"Move it away and run: {shlex.join(words)}"
+    return "Train the runs again with another --run."
 
 
 def expanded_runs(runs: Sequence[Path | str], *, folds: bool = False) -> tuple[list[Path], list[str]]:

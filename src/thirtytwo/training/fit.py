@@ -143,7 +143,7 @@ def fit(
     Raises:
         DivergedError: the loss is infinite or NaN.
         KeyboardInterrupt: the user interrupted training; it can be resumed from the last complete epoch.
-        RunError: `resume` is set and the checkpoint does not fit the recipe.
+        RunError: `resume` is set and a checkpoint does not fit the recipe, is missing or damaged.
     """
     loop, batches, mean, std = build_training(recipe, train, hardware, initialized)
     ema = EMA(loop.net, recipe.train.ema) if recipe.train.ema else None
@@ -199,7 +199,7 @@ def build_training(
     batches = (TransferBatches if pretrained else TrainingBatches)(**options)
     if settings.sampler == "balanced":
         batches.chances = sampling_weights(labels, len(train.classes))
-    weights = class_weights(settings.class_weights, train.counts, train.classes)
+    weights = class_weights(settings.class_weights, train.counts, train.classes, settings.sampler)
     loop = (TransferModule if pretrained else ClassifierModule)(
         net,
         recipe,
@@ -316,9 +316,21 @@ def _checkpoints(recipe: Recipe, run: RunDir, validated: bool) -> list[lightning
 
 
 def _load_best(net: Network, run: RunDir) -> None:
-    checkpoint = torch.load(run.checkpoints / "best.ckpt", map_location="cpu", weights_only=True)
-    weights = {name.removeprefix("net."): tensor for name, tensor in checkpoint["state_dict"].items()}
-    net.load_state_dict({name: weights[name] for name in net.state_dict()})
+    """Load the weights of the best epoch.
+
+    Raises:
+        RunError: their checkpoint is missing or damaged.
+    """
+    best = run.checkpoints / "best.ckpt"
+    try:
+        checkpoint = torch.load(best, map_location="cpu", weights_only=True)
+        weights = {name.removeprefix("net."): tensor for name, tensor in checkpoint["state_dict"].items()}
+        net.load_state_dict({name: weights[name] for name in net.state_dict()})
+    except Exception as error:  # a damaged file fails in many ways
+        raise RunError(
+            f"{best}, with the weights of the best epoch, is missing or damaged.",
+            "Restore it from a copy, or start a new run with another --run.",
+        ) from error
 
 
 @contextmanager

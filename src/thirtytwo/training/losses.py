@@ -62,14 +62,19 @@ IMBALANCED = 10.0
 
 
 def resolve_class_weights(
-    wanted: Literal["auto", "none", "balanced"] | Mapping[str, float], counts: npt.NDArray[np.int64]
+    wanted: Literal["auto", "none", "balanced"] | Mapping[str, float],
+    counts: npt.NDArray[np.int64],
+    sampler: Literal["shuffle", "balanced"] = "shuffle",
 ) -> Choice | None:
     """The choice of `none` or `balanced` where class weights are `auto`; None otherwise.
 
-    `counts` int64 `(C,)` are the numbers of training images of each class.
+    `counts` int64 `(C,)` are the numbers of training images of each class; `sampler` is the recipe's `train.sampler`,
+    of which `balanced` makes up for different numbers by itself.
     """
     if wanted != "auto":
         return None
+    if sampler == "balanced":
+        return Choice("class weights", "none", "train.sampler is 'balanced', so every class is equally likely")
     smallest, largest = int(counts.min()), int(counts.max())
     balanced = largest >= IMBALANCED * smallest
     reason = f"the classes have {smallest:,} to {largest:,} training images"
@@ -80,6 +85,7 @@ def class_weights(
     wanted: Literal["auto", "none", "balanced"] | Mapping[str, float],
     counts: npt.NDArray[np.int64],
     classes: tuple[str, ...],
+    sampler: Literal["shuffle", "balanced"] = "shuffle",
 ) -> Tensor | None:
     """Class weights float32 `(C,)` for the loss; None if all are equal.
 
@@ -88,11 +94,12 @@ def class_weights(
             named). `balanced` is N / (C · count), as in scikit-learn, which is 1 on average over the images.
         counts: int64 `(C,)`, number of training images of each class.
         classes: class names.
+        sampler: the recipe's `train.sampler`.
 
     Raises:
         RecipeError: `wanted` names a class that the data do not have.
     """
-    choice = resolve_class_weights(wanted, counts)
+    choice = resolve_class_weights(wanted, counts, sampler)
     if (choice.value if choice else wanted) == "none":
         return None
     if isinstance(wanted, str):

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from thirtytwo.config.resolve import flatten
-from thirtytwo.data.run_data import load_run_data
+from thirtytwo.data.run_data import load_out_of_fold, load_run_data
 from thirtytwo.data.types import ImageSet
 from thirtytwo.errors import DataError, OutputError, RunError, ThirtytwoError, require
 from thirtytwo.evaluation.metrics import METRICS
@@ -27,7 +27,7 @@ from thirtytwo.report.comparison import ComparedRun, Comparison, Group, GroupPai
 from thirtytwo.report.comparison_page import comparison_text, render_comparison
 from thirtytwo.report.gallery import locate
 from thirtytwo.report.run_record import RunRecord, read_run_record
-from thirtytwo.report.seeds import SECONDS, expanded_runs, run_path, settings_without_seed
+from thirtytwo.report.seeds import SECONDS, expanded_runs, read_summary, run_path, settings_without_seed
 from thirtytwo.run_paths import OUT_OF_FOLD, default_path, holds_seeds
 from thirtytwo.rundir import RunDir
 
@@ -165,8 +165,17 @@ def _letters() -> Iterator[str]:
 
 
 def _read(path: Path, split: str) -> RunRecord:
-    """The files of a run; of a cross-validation, those of its first fold with the results of all folds."""
+    """The files of a run; of a cross-validation, those of its first fold with the results of all folds.
+
+    Raises:
+        DataError: validation is compared, and `path` holds a cross-validation.
+    """
     if holds_seeds(path):
+        if split != "test":
+            raise DataError(
+                f"{path} holds a cross-validation, of which only the predictions out of the folds can be compared.",
+                "Leave out --split, or name runs of single folds.",
+            )
         directory, first = RunDir(path), RunDir(run_path(path, "fold", 1))
         metrics = directory.read_json(directory.metrics_on(OUT_OF_FOLD))
         return replace(
@@ -299,11 +308,20 @@ def _load_images(runs: Sequence[ComparedRun], split: str, data_root: Path | None
     predictions = runs[0].predictions
     for run in runs:
         try:
-            parts = load_run_data(run.record.run, data_root).parts
+            part = _images_of(run, split, data_root)
         except (ThirtytwoError, KeyError):
             continue
-        part = parts.test if split == "test" else parts.val
         places, _ = locate(predictions, part, np.arange(len(predictions.rows)))
         if part is not None and places is not None:
             return part.take(places), []
     return None, [NO_IMAGES]
+
+
+def _images_of(run: ComparedRun, split: str, data_root: Path | None) -> ImageSet | None:
+    """The images of a split of a run; of a cross-validation, those of all folds."""
+    if run.metrics["split"] == OUT_OF_FOLD:
+        parent = run.record.run.path.parent
+        folds = [RunDir(parent / fold["directory"]) for fold in read_summary(parent)["runs"]]
+        return load_out_of_fold(folds, data_root)
+    parts = load_run_data(run.record.run, data_root).parts
+    return parts.test if split == "test" else parts.val

@@ -17,7 +17,7 @@ from torch import Tensor
 from thirtytwo.config.recipe import ModelSettings, Recipe, TrainSettings
 from thirtytwo.config.settings import Choice
 from thirtytwo.data.run_data import RunData, split_record, unused_of
-from thirtytwo.data.split import Parts, limit
+from thirtytwo.data.split import Parts, covering_sample
 from thirtytwo.data.types import ImageSet
 from thirtytwo.errors import DataError, ThirtytwoError
 from thirtytwo.evaluation.scoring import Scorer
@@ -184,7 +184,8 @@ def _plan(
         no_calibration = Choice("calibration", "none", "the members have no validation images to fit it on")
         written["choices"] = [*written["choices"], vars(no_calibration)]
     written["data"] |= {"fixes": about.get("fixes")}
-    split = split_record(parts, combined.recipe, unused_of(dataset, parts), origins.as_dict())
+    own_val = bool(members[0].split.get("own_val"))
+    split = split_record(parts, combined.recipe, unused_of(dataset, parts), origins.as_dict(), own_val=own_val)
     applied = members[0].directory.fixes
     fixes = applied.read_bytes() if applied.is_file() else None
     return Plan(spec, dataset, parts, combined.recipe, chosen, None, written, split, root, fixes=fixes)
@@ -297,7 +298,7 @@ class SoupBuilder:
     def __init__(self, members: Sequence[LoadedRun], parts: Parts, hardware: Hardware) -> None:
         self._members, self._hardware = members, hardware
         seed = members[0].recipe.data.split_seed
-        self._train = limit(parts.train, MEANS_FROM, seed)
+        self._train = covering_sample(parts.train, MEANS_FROM, seed)
 
     def average(self, indices: Sequence[int]) -> Network:
         """The averaged weights of these members; a single member is returned unchanged."""

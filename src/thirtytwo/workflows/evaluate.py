@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,6 +12,7 @@ from thirtytwo.config.recipe import Recipe
 from thirtytwo.data.run_data import RunData, find_again, is_own, load_as_stored
 from thirtytwo.data.split import Parts
 from thirtytwo.data.types import DataSet, ImageSet
+from thirtytwo.errors import ThirtytwoError
 from thirtytwo.evaluation.calibration import calibration_of, is_calibrated
 from thirtytwo.evaluation.corruptions import MAX_IMAGES
 from thirtytwo.evaluation.evaluators import Request, Validation, evaluators
@@ -78,6 +79,7 @@ def evaluate(
         RunError: the run does not exist, is not finished, or lacks the validation predictions that `coverage` needs.
         DataError: the data is missing or has changed, has other classes, lacks the split, or has too few images left
             that the run was not trained on.
+        ThirtytwoError: an option has no effect without another one, such as `corruption_images`.
     """
     log = progress_logger(show)
     directory = RunDir.open(Path(run))
@@ -89,6 +91,7 @@ def evaluate(
         **_known(others),
     }
     chosen = [evaluator for evaluator in evaluators() if evaluator.requested(options)]
+    _refuse_without_effect(options)
     context = _load(directory, data, split, device, data_root)
     for notice in context.notices:
         log(notice)
@@ -122,6 +125,23 @@ def _known(options: dict[str, Any]) -> dict[str, Any]:
     if unknown:
         raise TypeError(f"evaluate() got an unexpected keyword argument {unknown[0]!r}")
     return options
+
+
+def _refuse_without_effect(options: Mapping[str, Any]) -> None:
+    """Check that no option is set of an evaluator that is not requested, before test is evaluated.
+
+    Raises:
+        ThirtytwoError: one is.
+    """
+    for evaluator in evaluators():
+        if evaluator.options and not evaluator.requested(options):
+            first, *others = evaluator.options
+            for option in others:
+                if options.get(option.name, option.default) != option.default:
+                    alone, needed = (f"--{one.name.replace('_', '-')}" for one in (option, first))
+                    raise ThirtytwoError(
+                        f"{alone} has no effect without {needed}.", f"Add {needed}, or remove {alone}."
+                    )
 
 
 def _write(directory: RunDir, context: _Context, split: str, metrics: dict[str, Any]) -> None:

@@ -6,15 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from thirtytwo.data.run_data import load_run_data
-from thirtytwo.data.split import limit
+from thirtytwo.data.split import covering_sample
 from thirtytwo.data.types import ImageSet
 from thirtytwo.errors import ExportError, OutputError, ThirtytwoError
 from thirtytwo.export.metadata import rewrite_info
 from thirtytwo.export.parity import onnx_outputs, rounding
 from thirtytwo.export.quantize import EXPORTS, ExportFormat
 from thirtytwo.inference.classifier import BUNDLED, find_model
+from thirtytwo.inference.hub import PREFIX
 from thirtytwo.inference.model_file import read_info
-from thirtytwo.io import atomic_write, check_writable, expand_home
+from thirtytwo.io import FORMATS, atomic_write, check_writable, expand_home
 from thirtytwo.rundir import RunDir, lock_run_of
 from thirtytwo.tensors import preserve_torch_state
 from thirtytwo.text import percent
@@ -67,9 +68,10 @@ def export_model(
     agree is written to the run's `exports.json`.
 
     Args:
-        model: a run directory, a model file, or a bundled model's name.
+        model: a run directory, a model file, a bundled model's name, or `hf:owner/name`.
         kind: name of the format.
-        out: file to write; beside the model by default, in the working directory for a bundled model.
+        out: file to write; beside the model by default, in the working directory for a model that is bundled or of the
+            hub.
         force: replace an existing file.
         data_root: directory searched first for known data sets; the environment variable THIRTYTWO_DATA by default.
 
@@ -80,16 +82,16 @@ def export_model(
         UnknownNameError: there is no such format or model.
         ModelFileError: the file is not a model of thirtytwo.
         RunError: the run directory has no model.
-        OutputError: the file exists, or cannot be written.
+        OutputError: the file exists, cannot be written, or has the suffix of another format.
         ExportError: the model cannot be exported to the format, or an output differs by more than the format allows.
     """
     form = EXPORTS.get(kind)
     source = find_model(model)
     info = read_info(source)
-    target = expand_home(out) if out is not None else _default_target(source, form.ending)
+    target = expand_home(out) if out is not None else _default_target(str(model), source, form.ending)
     if target.exists() and target.samefile(source):
         raise OutputError(f"{target} is the model to export itself.", "Choose another name with --out.")
-    check_writable(target, force=force)
+    check_writable(target, force=force, format=FORMATS.get(Path(form.ending).suffix, ""))
     with lock_run_of(target), atomic_write(target) as temporary:
         form.write(source, temporary)
         if not form.same_contract:
@@ -105,9 +107,10 @@ def export_model(
     return Exported(target, source, agreement)
 
 
-def _default_target(source: Path, ending: str) -> Path:
-    directory = Path() if source.parent == BUNDLED else source.parent
-    return directory / (source.stem + ending)
+def _default_target(model: str, source: Path, ending: str) -> Path:
+    """The file to write for a model as it was named; nothing is written into the package or the hub's cache."""
+    elsewhere = source.parent == BUNDLED or (model.startswith(PREFIX) and not Path(model).exists())
+    return (Path() if elsewhere else source.parent) / (source.stem + ending)
 
 
 def _load_images(source: Path, data_root: Path | None) -> tuple[str, ImageSet]:
@@ -120,7 +123,7 @@ def _load_images(source: Path, data_root: Path | None) -> tuple[str, ImageSet]:
     run = RunDir.open(source.parent)
     recipe, parts = run.read_recipe(), load_run_data(run, data_root, image_size=read_info(source).input_size).parts
     split, images = ("train", parts.train) if parts.val is None else ("validation", parts.val)
-    return split, limit(images, MAX_IMAGES, recipe.data.split_seed)
+    return split, covering_sample(images, MAX_IMAGES, recipe.data.split_seed)
 
 
 def _agreement(source: Path, target: Path, form: ExportFormat, split: str, images: ImageSet) -> Agreement:

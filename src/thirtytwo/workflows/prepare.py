@@ -120,6 +120,7 @@ def prepare(
     origins = check_unseen(data, dataset, parts, recipe, data_root)
     made = [*([chosen] if chosen else []), *_data_choices(dataset, early), *kept.choices, *origins.choices]
     hardware = _with_choices(hardware, *made)
+    own_val = dataset.val is not None and parts.val is not None
     dataset = replace(dataset, train=parts.train, val=parts.val, test=parts.test)  # releases the undivided arrays
     recipe, hardware = _resolve_with_network(recipe, hardware, initialized, parts.train)
     shared = share_batches(recipe.schedule.batch_size, None if parts.val is None else len(parts.val))
@@ -128,7 +129,7 @@ def prepare(
         source_run = f"from {recipe.data.calibrate_from}"
         hardware = _with_choices(hardware, Choice("calibration", source_run, "this run trains on all of train"))
     environment = record(dataset, data, parts, None if chosen else recipe_source, changes, hardware, started)
-    split = split_record(parts, recipe, unused, origins.as_dict(), kept.together)
+    split = split_record(parts, recipe, unused, origins.as_dict(), kept.together, own_val=own_val)
     applied = None if fixes is None else fixes.content
     return Plan(
         data, dataset, parts, recipe, hardware, calibrated_by, environment, split, data_root, initialized, applied
@@ -316,7 +317,7 @@ def _resolve_auto(recipe: Recipe, hardware: Hardware, image_size: int) -> Recipe
 
 def _choose_class_weights(recipe: Recipe, train: ImageSet) -> tuple[Recipe, tuple[Choice, ...]]:
     """Replace `auto` class weights by the resolved value; returns the choice for the log if there was one."""
-    choice = resolve_class_weights(recipe.train.class_weights, train.counts)
+    choice = resolve_class_weights(recipe.train.class_weights, train.counts, recipe.train.sampler)
     if choice is None:
         return recipe, ()
     settings = recipe.train.model_copy(update={"class_weights": choice.value})

@@ -21,6 +21,7 @@ from thirtytwo.data.types import DataSet
 from thirtytwo.doctor.together import kept_together
 from thirtytwo.errors import RecipeError, RunError, ThirtytwoError
 from thirtytwo.images.content import Hashes, as_text
+from thirtytwo.io import expand_home, is_file
 from thirtytwo.rundir import RunDir
 
 DIVIDING = ("split_seed", "val_fraction", "group_by", "keep_together")
@@ -43,8 +44,8 @@ class Provenance:
 def check_unseen(spec: str, dataset: DataSet, parts: Parts, recipe: Recipe, data_root: Path | None) -> Provenance:
     """Check that no run that this one builds on was trained on images of its validation or test.
 
-    Runs that those build on count as well, even where they no longer exist. For `calibrate_from`, its validation counts
-    too, since it was calibrated on it.
+    Runs that those build on count as well, even where they no longer exist, and so does the run in whose directory a
+    file of weights lies. For `calibrate_from`, its validation counts too, since it was calibrated on it.
 
     Raises:
         RecipeError: some were; the message says how many, and how to fix it.
@@ -54,7 +55,7 @@ def check_unseen(spec: str, dataset: DataSet, parts: Parts, recipe: Recipe, data
         "is distilled from": recipe.train.distill.run,
         "takes its calibration from": recipe.data.calibrate_from if recipe.data.train_on == "all" else "",
     }
-    found = {relation: RunDir(Path(named)) for relation, named in sources.items() if named}
+    found = {relation: _run_of(named) for relation, named in sources.items() if named}
     runs = {relation: run for relation, run in found.items() if run.recipe.is_file()}
     seen: dict[str, Hashes] = {}
     choices = []
@@ -76,6 +77,12 @@ def check_unseen(spec: str, dataset: DataSet, parts: Parts, recipe: Recipe, data
         if not calibrates:
             seen[str(run.path)] = theirs
     return Provenance(_union(seen.values()), tuple(seen), tuple(choices))
+
+
+def _run_of(named: str) -> RunDir:
+    """The run that a setting names by its directory, or by a file in it, such as its weights."""
+    path = expand_home(named)
+    return RunDir(path.parent if is_file(path) else path)
 
 
 def check_members(runs: Iterable[RunDir], dataset: DataSet, parts: Parts) -> Provenance:
@@ -176,7 +183,7 @@ def selections(recipe: Recipe, environment: Mapping[str, Any]) -> list[str]:
     origins = [str(member["run"]) for member in environment.get("members") or ()] or origins
     fingerprint = (environment.get("data") or {}).get("fingerprint")
     for named in filter(None, origins):
-        run = RunDir(Path(named))
+        run = _run_of(named)
         if run.recipe.is_file() and run.environment.is_file():
             theirs = run.read_json(run.environment)
             if (theirs.get("data") or {}).get("fingerprint") == fingerprint:

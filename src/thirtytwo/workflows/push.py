@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from thirtytwo.errors import OfflineError, OutputError, RunError, require
+from thirtytwo.evaluation.ood import requested_data
 from thirtytwo.inference.hub import repository_name
+from thirtytwo.io import json_text
 from thirtytwo.process import hub_connection_errors, hub_is_reachable, quiet_loggers
 from thirtytwo.report.card import card
 from thirtytwo.report.page import render
-from thirtytwo.report.run_record import for_others, read_run_record
+from thirtytwo.report.run_record import for_others, read_run_record, without_files, without_folder
 from thirtytwo.rundir import RunDir
 from thirtytwo.text import first_line
 
@@ -61,16 +63,25 @@ def push(run: Path | str, repository: str, *, public: bool = False, dry_run: boo
 
 def _content(run: RunDir) -> dict[str, Path | bytes]:
     """The files of the repository by name: paths, or the content of those written for it."""
-    record = for_others(read_run_record(run))
+    record = without_files(for_others(read_run_record(run)))
     page = render(record, None, passed_on=True)
     return {
         run.card.name: card(record).encode("utf-8", "backslashreplace"),
         run.onnx.name: run.onnx,
         run.weights.name: run.weights,
         run.recipe.name: record.recipe_text.encode("utf-8", "backslashreplace"),
-        run.metrics.name: run.metrics,
+        run.metrics.name: _metrics(run),
         run.report.name: page.encode("utf-8", "backslashreplace"),
     }
+
+
+def _metrics(run: RunDir) -> bytes:
+    """The metrics, which name other data that unknown images were taken from without its folder."""
+    metrics = run.read_json(run.metrics)
+    for row in (metrics.get("unknown") or {}).get("against") or ():
+        if spec := requested_data(row):
+            row["source"] = row["source"].replace(spec, without_folder(spec), 1)
+    return json_text(metrics).encode("utf-8", "backslashreplace")
 
 
 def _upload(hub: Any, name: str, content: dict[str, Path | bytes], public: bool) -> str:

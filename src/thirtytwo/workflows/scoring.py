@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from safetensors.numpy import save as save_arrays
 
-from thirtytwo.data.split import limit
+from thirtytwo.data.split import covering_sample
 from thirtytwo.data.types import ImageSet
 from thirtytwo.evaluation.calibration import LEAST_IMAGES, Calibration, fit_calibration, fit_temperature, softmax
 from thirtytwo.evaluation.evaluators import Evaluator, Request
@@ -113,7 +113,7 @@ def _labeled(images: ImageSet, probabilities: npt.NDArray[np.float64]) -> Predic
 
 def compute_class_means(scorer: Scorer, train: ImageSet, seed: int, run: RunDir) -> Means:
     """Class means of at most `MEANS_FROM` unaugmented training images; written to `class_means.safetensors`."""
-    sample = limit(train, MEANS_FROM, seed)
+    sample = covering_sample(train, MEANS_FROM, seed)
     means = class_means(scorer.outputs(sample.images)[1], sample.labels, len(train.classes))
     write_bytes(run.class_means, save_arrays({"class_means": means}))
     return means

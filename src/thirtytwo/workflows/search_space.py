@@ -165,7 +165,7 @@ def read_space(path: Path | str) -> Space:
     try:
         if not is_file(file):  # also pipes, which would be waited for
             raise FileNotFoundError
-        tables = tomllib.loads(file.read_text(encoding="utf-8"))
+        tables = tomllib.loads(file.read_text(encoding="utf-8-sig"))  # also as Windows writes it
     except FileNotFoundError:
         raise RecipeError(
             f"There is no space file {str(path)!r}.", "See docs/tuning.md for how to write one."
