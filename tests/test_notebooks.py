@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import runpy
 import subprocess
 import sys
 import venv
@@ -44,6 +45,18 @@ def test_notebooks_are_small_and_name_no_machine(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     assert len(text) < 1_000_000
     assert not re.search(r"/(?:tmp|home|root|Users)/", text)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_public_repository_gets_a_badge_that_opens_the_notebook_on_colab(path: Path) -> None:
+    tools = runpy.run_path(str(ROOT / "tools" / "colab.py"))
+    opening = tools["opening"]
+    badge = opening(path.stem, {"Repository": "https://github.com/some-owner/some.name.git"})
+    address = f"https://colab.research.google.com/github/some-owner/some.name/blob/main/notebooks/{path.name}"
+    assert badge.startswith("[![Open in Colab](https://colab.research.google.com/assets/")
+    assert badge.endswith(f"({address})")
+    for urls in ({}, {"Repository": "https://example.org/some-owner/some-name"}):
+        assert "choose *Upload*" in opening(path.stem, urls)
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

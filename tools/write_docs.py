@@ -16,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import architecture
 import check_pages
 import classic_table
+import colab
 import data_tables
 import evaluation_tables
 import guide_tables
@@ -199,6 +200,7 @@ def checks() -> str:
 
 
 PARTS: dict[str, Callable[[], str]] = {
+    **colab.PARTS,
     "accuracies": accuracies,
     "api": guide_tables.api,
     "api-extensions": guide_tables.api_extensions,
