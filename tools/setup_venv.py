@@ -4,7 +4,7 @@ uv installs the packages, because pip needs many minutes to resolve this many. P
 it can be reached (the CPU build, or the CUDA build for the driver), otherwise from the default package index, whose
 Linux build always includes CUDA.
 
-    python3 tools/setup_venv.py [--extras train,app,serve,pdf,scale,docs] [--no-dev]
+    python3 tools/setup_venv.py [--extras train,app,serve,pdf,scale,track,docs] [--no-dev]
 """
 
 import argparse
@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 STAMP = VENV / "thirtytwo-setup"
 OLDEST = (3, 11)
-EXTRAS = "train,app,serve,pdf,scale,docs"
+EXTRAS = "train,app,serve,pdf,scale,track,docs"
 PROBE_SECONDS = 20
 
 
