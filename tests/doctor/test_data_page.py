@@ -359,7 +359,7 @@ def test_images_are_enlarged_by_the_keyboard(tmp_path, chromium):
         assert not dialog.is_visible()
         assert page.evaluate("document.activeElement.id") == "image-1"
         page.locator("details summary").first.click()
-        page.locator("details img").last.click()
+        page.locator("details").first.locator("img").last.click()
         page.wait_for_function("document.querySelector('#enlarged img').naturalWidth === 128")
         page.wait_for_function("document.querySelector('#enlarged img').clientWidth === 384")  # less blurred
         browser.close()
