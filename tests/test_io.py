@@ -19,6 +19,7 @@ from thirtytwo.io import (
     free_name,
     free_path,
     lock_directory,
+    missing_folder,
     short_name,
     slug,
     write_bytes,
@@ -144,6 +145,31 @@ def test_places_that_cannot_be_written_are_named(tmp_path: Path, case: str) -> N
 def test_a_suffix_of_another_format_is_refused(tmp_path: Path, name: str, format: str, fits: bool) -> None:
     with nullcontext() if fits else pytest.raises(OutputError, match=format):
         check_writable(tmp_path / name, force=False, format=format)
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="no folder in which nobody can create a file")
+@pytest.mark.parametrize("path", ["/proc/x.csv", "/proc/new/x.csv"])
+def test_a_folder_in_which_no_file_can_be_created_is_named_before_anything_is_done(path: str) -> None:
+    for write in (lambda: check_writable(Path(path), force=False), lambda: write_text(Path(path), "")):
+        with pytest.raises(OutputError) as caught:
+            write()
+        assert path in caught.value.message
+        assert "Choose another" in str(caught.value.fix)
+        assert "space" not in str(caught.value)
+
+
+def test_checking_leaves_nothing_behind(tmp_path: Path) -> None:
+    check_writable(tmp_path / "new" / "x.csv", force=False)
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "x.csv").write_text("mine")
+    check_writable(tmp_path / "x.csv", force=True)
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["mine"]
+
+
+def test_the_folder_of_an_output_is_missing_or_not(tmp_path: Path) -> None:
+    assert missing_folder(tmp_path / "x.csv") is None
+    assert missing_folder(tmp_path / "new" / "deep" / "x.csv") == tmp_path / "new" / "deep"
+    assert missing_folder(Path("x.csv")) is None
 
 
 def test_a_full_disk_is_one_sentence(tmp_path: Path) -> None:

@@ -27,7 +27,8 @@ METADATA_KEY = "thirtytwo"
 CHECKSUM_KEY = "thirtytwo_sha256"
 """Metadata key of a SHA-256 in hexadecimal: of all other bytes of model.onnx, of the tensors in weights.safetensors."""
 
-_WRITE_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO})
+_FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_WRITE_ERRNOS = _FULL_ERRNOS | {errno.EROFS, errno.EIO}
 """Errors without a file name that count as write errors; others, such as a decoder's, are re-raised unchanged."""
 
 
@@ -48,9 +49,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
     except OSError as error:
         reason = error.strerror or str(error)
         if _is_about(error, path, temporary):
-            full = "Free disk space or choose another location, then run the command again."
-            fix = "Choose a shorter name." if error.errno == errno.ENAMETOOLONG else full
-            raise OutputError(f"{path} could not be written: {reason}.", fix) from error
+            raise OutputError(f"{path} could not be written: {reason}.", _advice(error)) from error
         if error.filename is None:
             raise
         raise InputError(
@@ -90,9 +89,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         about = None if error.filename is None or isinstance(error.filename, int) else Path(os.fsdecode(error.filename))
         written = about is None or about.is_relative_to(temporary) or about in (path, *path.parents)
         if written or error.errno in _WRITE_ERRNOS:
-            full = "Free disk space or choose another location, then run the command again."
-            fix = full if error.errno in _WRITE_ERRNOS else "Choose another location."
-            raise OutputError(f"{path} could not be written: {reason}.", fix) from error
+            raise OutputError(f"{path} could not be written: {reason}.", _advice(error)) from error
         raise InputError(f"{about} could not be read: {reason}.", "Check the path and its permissions.") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -146,6 +143,15 @@ def _create_beside(path: Path) -> Path:
         with suppress(FileExistsError):
             os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
             return temporary
+
+
+def _advice(error: OSError) -> str:
+    """What to do about an output that could not be written."""
+    if error.errno == errno.ENAMETOOLONG:
+        return "Choose a shorter name."
+    if error.errno in _FULL_ERRNOS:
+        return "Free disk space or choose another location, then run the command again."
+    return "Choose another location."
 
 
 def _is_about(error: OSError, path: Path, temporary: Path | None) -> bool:
@@ -210,8 +216,8 @@ def check_writable(path: Path, *, force: bool, format: str = "", option: str = "
         option: the option that names the file, for the advice where its name was not given.
 
     Raises:
-        OutputError: `path` is a folder, or a file while `force` is not set; or files cannot be created in its folder;
-            or its suffix is that of another format.
+        OutputError: `path` is a folder, or a file while `force` is not set; or files cannot be created in its folder,
+            or in the one that it would be created in; or its suffix is that of another format.
     """
     path = expand_home(path)
     meant = FORMATS.get(path.suffix.lower(), format)
@@ -230,7 +236,7 @@ def check_writable(path: Path, *, force: bool, format: str = "", option: str = "
     if existing == "file" and not force:
         named = f"another name with {option}" if option else "another name"
         raise OutputError(f"{path} exists already.", f"Choose {named}, move it away, or overwrite it with --force.")
-    folder = next(parent for parent in path.absolute().parents if os.path.lexists(parent))
+    folder = _existing_folder(path)
     if not is_directory(folder):
         raise OutputError(f"{path} cannot be written: {folder} is not a folder.", "Choose another folder.")
     if not os.access(folder, os.W_OK | os.X_OK):
@@ -238,6 +244,21 @@ def check_writable(path: Path, *, force: bool, format: str = "", option: str = "
             f"{path} cannot be written: no permission to write to {folder}.",
             "Choose another folder, or change its permissions.",
         )
+    try:  # permissions do not say it of a folder of the system, such as /proc
+        _create_beside(folder / path.name).unlink()
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written: no file can be created in {folder}.", _advice(error)) from None
+
+
+def _existing_folder(path: Path) -> Path:
+    """The folder of a file, or the first one above it that exists."""
+    return next(parent for parent in path.absolute().parents if os.path.lexists(parent))
+
+
+def missing_folder(path: Path) -> Path | None:
+    """The folder of an output where it does not exist, so that writing the output creates it; else None."""
+    folder = expand_home(path).absolute().parent
+    return None if os.path.lexists(folder) else folder
 
 
 RUNS = Path("runs")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 pytest.importorskip("streamlit")
 
@@ -155,6 +156,20 @@ def test_data_that_cannot_be_used_and_names_that_are_markdown(place: Path) -> No
     assert found.error
     assert ":red[a]" not in texts(found)
     assert "*b*" not in texts(found).replace("\\*", "")
+    assert "train-start" not in keys(found)
+
+
+def test_data_that_training_refuses_is_not_offered(place: Path) -> None:
+    for shade, name in enumerate(("train/a", "train/b", "test/a", "test/b", "test/c")):
+        (place / "split" / name).mkdir(parents=True)
+        for number in range(4):
+            color = (40 * shade, 60 * number, 90)
+            Image.new("RGB", (20, 20), color).save(place / "split" / name / f"{number}.png")
+    found = page()
+    found.text_input(key="train-data").set_value("split")
+    found.button(key="train-check").click().run()
+    assert not found.exception
+    assert "train has no images of 'c'" in found.error[0].value.replace("\\", "")
     assert "train-start" not in keys(found)
 
 

@@ -85,3 +85,35 @@ def test_a_list_in_an_error_has_a_line_for_each_item(
     monkeypatch.setenv("NO_COLOR", "1")
     show_error(message, "Correct it.")
     assert stream.getvalue() == f"Error\n{expected}"
+
+
+OUTPUTS = {
+    "doctor": ["data", "doctor", "digits", "--only", "T103", "--out", "new/found.txt"],
+    "doctor's page": ["data", "doctor", "digits", "--only", "T103", "--html", "new/page.html"],
+    "plan": ["data", "doctor", "digits", "--only", "T103", "--fix-plan", "new/plan.csv"],
+    "sheet": ["data", "show", "digits", "--sheet", "new/sheet.png"],
+    "export": ["data", "export", "digits", "--format", "npz", "--out", "new/digits"],
+    "predict": ["predict", "red.png", "--model", "MODEL", "--out", "new/found.csv", "--format", "csv"],
+    "explain": ["explain", "red.png", "--model", "MODEL", "--out", "new/explained"],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", OUTPUTS)
+def test_a_folder_that_is_created_for_an_output_is_named(
+    what: str,
+    write_model: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Every command creates missing folders of outputs, and says so, so that a mistyped path is noticed."""
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (9, 9), (250, 5, 5)).save("red.png")
+    model = str(write_model(tmp_path / "model.onnx"))
+    words = [word.replace("MODEL", model) for word in OUTPUTS[what]]
+    assert run_command(words) == 0
+    assert f"{tmp_path / 'new'} does not exist and will be created" in capsys.readouterr().err
+    assert any((tmp_path / "new").iterdir())
+    assert run_command([*words, "--force"]) == 0
+    assert "will be created" not in capsys.readouterr().err

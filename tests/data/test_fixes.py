@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -229,6 +230,41 @@ def test_classes_can_be_merged(make, tmp_path):
     root = make.tree(tmp_path / "pets", {"Cat": 2, "cat": 6, "dog": 6})
     plan = plan_of(*(fix("relabel", f"Cat/{number}.png", "cat") for number in (0, 1)))
     assert load_dataset(str(root), fix_plan=plan).classes == ("cat", "dog")
+
+
+def test_a_class_can_be_dropped_from_all_splits(make, tmp_path):
+    root = make.tree(tmp_path / "pets", {**SPLIT, "test/cow": 2})
+    plan = plan_of(*(fix("drop", f"test/cow/{number}.png", split="test") for number in (0, 1)))
+    assert load_dataset(str(root), fix_plan=plan).classes == ("cat", "dog")
+    every = plan_of(*(fix("drop", name.relative_to(root).as_posix(), split="") for name in root.rglob("c*/*.png")))
+    with pytest.raises(DataError, match="no image of 'cat' would be left in train"):
+        load_dataset(str(root), fix_plan=every)
+
+
+def test_a_class_of_data_in_memory_can_be_dropped():
+    whole = load_dataset("digits")
+    zeros = [
+        fix("drop", str(row), split=name)
+        for name, part in whole.stored.items()
+        for row in part.rows[part.labels == 0].tolist()
+    ]
+    data = load_dataset("digits", fix_plan=plan_of(*zeros, by_row=True))
+    assert data.classes == whole.classes[1:]
+    assert data.train.counts.tolist() == whole.train.counts.tolist()[1:]
+    assert data.fixes["dropped"] == len(zeros) > 100
+
+
+@pytest.mark.parametrize("moved", [1, 3])
+def test_a_class_may_leave_a_split_of_a_table_for_training(moved, make, tmp_path):
+    """Only where splits may lack classes, and train lacked it before."""
+    root = make.tree(tmp_path / "pets", {**SPLIT, "test/cow": 3})
+    lines = [f"{file.relative_to(root)},{file.parent.name},{file.parts[-3]}" for file in sorted(root.rglob("*.png"))]
+    (root / "pets.csv").write_text("\n".join(["file,label,split", *lines]))
+    plan = plan_of(*(fix("move", f"test/cow/{number}.png", "train", split="test") for number in range(moved)))
+    data = load_dataset(str(root / "pets.csv"), fix_plan=plan)
+    assert data.train.counts.tolist()[data.classes.index("cow")] == moved
+    with pytest.raises(DataError, match="'cow'") if moved == 3 else nullcontext():
+        load_dataset(str(root), fix_plan=plan)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from thirtytwo.data.load import load_dataset, parse
+from thirtytwo.data.export import export_dataset
+from thirtytwo.data.load import load_dataset, open_undecoded, parse, survey
+from thirtytwo.doctor import diagnose
 from thirtytwo.errors import DataError, ThirtytwoError, UnknownNameError
 
 
@@ -63,6 +65,30 @@ def test_specs_that_name_nothing(spec, error, words, tmp_path, monkeypatch):
     for word in words:
         assert word in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("given", ["environment", "option"])
+def test_what_the_data_root_has_is_named(given, make, tmp_path, monkeypatch):
+    root = make.tree(tmp_path / "root", {"flowers/rose": 2, "flowers/tulip": 2, "pets/cats/a": 2})
+    (root / "table.csv").write_text("file,label")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    options = {}
+    if given == "option":
+        options["data_root"] = root
+    else:
+        monkeypatch.setenv("THIRTYTWO_DATA", str(root))
+    for load in (load_dataset, open_undecoded, survey, diagnose):
+        for name in ("flowers", "table.csv", "pets/cats"):
+            with pytest.raises(UnknownNameError) as caught:
+                load(name, **options)
+            assert repr(str(root / name)) in str(caught.value)
+        with pytest.raises(UnknownNameError, match="Did you mean") as caught:
+            load("flowrs", **options)
+        assert repr(str(root / "flowers")) in str(caught.value)
+    with pytest.raises(UnknownNameError) as caught:
+        export_dataset("flowers", "csv", tmp_path / "out", **options)
+    assert repr(str(root / "flowers")) in str(caught.value)
 
 
 def test_a_missing_data_root_is_an_error(tmp_path, monkeypatch):

@@ -5,7 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from thirtytwo.data.split import covering_sample, hold_out, limit, split_of, split_off, uneven_share
+from thirtytwo.config.resolve import read_recipe
+from thirtytwo.data.load import load_dataset
+from thirtytwo.data.split import covering_sample, divide, hold_out, limit, split_of, split_off, uneven_share
 from thirtytwo.data.types import ImageSet
 from thirtytwo.errors import DataError
 
@@ -190,11 +192,11 @@ def test_split_names(name, split):
 def test_an_uneven_share_by_large_groups_is_remarked_on():
     images = noise(50, 50)
     large = replace(images, groups=np.where(np.arange(100) < 38, 7, np.arange(100) + 100).astype(np.uint64))
-    (remark,) = uneven_share(large, 38, 0.2, "test")
+    (remark,) = uneven_share(large, np.array([38, 0]), 0.2, "test")
     assert "test has 38" in remark
     assert "up to 38" in remark
-    assert uneven_share(large, 25, 0.2, "test") == ()
-    assert uneven_share(large, 0, 0.0, "val") == ()
+    assert uneven_share(large, np.array([12, 13]), 0.2, "test") == ()
+    assert uneven_share(large, np.array([0, 0]), 0.0, "val") == ()
 
 
 def test_an_uneven_share_is_not_blamed_on_pairs():
@@ -202,7 +204,34 @@ def test_an_uneven_share_is_not_blamed_on_pairs():
     images = noise(30, 30)
     paired = replace(images, near=np.array([*range(50), *range(10)], dtype=np.uint64))
     for given in (images, paired):
-        (remark,) = uneven_share(given, 8, 0.2, "test")
+        (remark,) = uneven_share(given, np.array([4, 4]), 0.2, "test")
         assert "test has 13" in remark
         assert "content" in remark
         assert "belong together" not in remark
+
+
+@pytest.mark.parametrize(
+    ("held", "remarked"),
+    [((12, 12), False), ((9, 15), False), ((16, 15), True), ((9, 9), True), ((3, 21), True), ((26, 0), True)],
+)
+def test_shares_far_from_the_wanted_ones_are_remarked_on(held, remarked):
+    """12 of 60 images of each class are wanted."""
+    found = uneven_share(noise(60, 60), np.array(held), 0.2, "test", 3)
+    assert bool(found) == remarked
+    if remarked:
+        assert f"{sum(held)} of 120" in found[0]
+        assert "data.split_seed=4" in found[0]
+        assert ("of 60 images of 'a'" in found[0]) == (min(held) < 9)
+
+
+def test_the_remark_is_made_where_a_test_set_is_split_off_and_where_validation_is(make, tmp_path):
+    """Of 16 images, the share of some seed is far from a fifth or a tenth."""
+    root = make.tree(tmp_path / "set", {"a": 8, "b": 8})
+    found = [load_dataset(str(root), seed=seed) for seed in range(6)]
+    shares = [len(data.test) / 16 for data in found]
+    for data, share in zip(found, shares, strict=True):
+        remarked = any("are wanted" in warning for warning in data.warnings)
+        assert remarked == (not 0.16 <= share <= 0.25)
+    assert len({0.16 <= share <= 0.25 for share in shares}) == 2
+    notes = divide(found[0], read_recipe("fast")).notes  # 2 of at most 14
+    assert any(note.startswith("val has") and "are wanted" in note for note in notes)

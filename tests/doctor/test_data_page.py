@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import re
 from dataclasses import replace
@@ -10,12 +12,13 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from thirtytwo.data.channels import ChannelLevels
 from thirtytwo.data.explore import balanced_sample, class_counts, class_means, cut_ends
 from thirtytwo.data.types import DataSet, ImageSet
 from thirtytwo.doctor.data_map import DataMap
-from thirtytwo.doctor.data_page import SHOWN, render_data_page
+from thirtytwo.doctor.data_page import SHOWN, original_positions, render_data_page
 from thirtytwo.doctor.overview import Overview
 from thirtytwo.doctor.shapes import Formats, shapes_of
 from thirtytwo.doctor.spread import spreads
@@ -181,6 +184,39 @@ def test_photographs_of_many_sizes():
     assert "cuts off the ends of 50 of 65 images: 25\u00a0% of the longer side" in page.text
 
 
+def test_sizes_that_are_all_different_are_described_by_their_range():
+    page = parsed(render_data_page(*make(sizes={(300 + 7 * number, 200 + number): 1 for number in range(65)})))
+    assert "Most frequent" not in page.text
+    for text in ("Smallest", "300×200", "Median", "Largest", "748×264"):
+        assert text in page.text
+    page = parsed(render_data_page(*make(sizes={(300 + number, 200): 1 for number in range(500)})))
+    assert "the chart shows 400 of them" in page.text
+
+
+def test_the_first_images_of_a_class_are_shown_from_their_originals():
+    found, train = make(("ant", "bee"), count=80, side=128)
+    wanted = original_positions(found, train)
+    assert len(wanted) == len(set(wanted))
+    random = np.random.default_rng(1)
+    smooth = random.integers(0, 256, (4, 5, 3), dtype=np.uint8).repeat(75, 0).repeat(80, 1)  # 300×400
+    gone = wanted[3]
+    originals = {position: smooth for position in wanted if position != gone}
+    page = parsed(render_data_page(found, train, originals=originals))
+    assert "shown whole" in page.text
+    position_of = {f"image-{place}": int(position) for place, position in enumerate(found.sample)}
+    sides = {position_of[tag["id"]]: size_of(tag["src"]) for tag in page.all("img") if tag.get("id") in position_of}
+    assert len(sides) == 80
+    first = {*found.sample[:SHOWN].tolist(), *found.sample[40 : 40 + SHOWN].tolist()}
+    assert first <= set(wanted)
+    for position, size in sides.items():
+        assert size == ((400, 300) if position in originals else (128, 128))
+    assert "shown whole" not in parsed(render_data_page(found, train)).text
+
+
+def size_of(source):
+    return Image.open(io.BytesIO(base64.b64decode(source.partition(",")[2]))).size
+
+
 @pytest.mark.parametrize(
     ("sizes", "expected"),
     [
@@ -221,6 +257,19 @@ def test_a_large_data_set_stays_small():
     groups = {name: f"group {number // 10}" for number, name in enumerate(names)}
     assert len(render_data_page(*make(names, count=1500, side=32, superclasses=groups))) < 15_000_000
     assert len(render_data_page(*make(names[:9], count=600, side=128))) < 15_000_000
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("classes", [3, 60, 300])
+def test_a_page_of_photographs_with_originals_stays_small(classes):
+    """Of noise, which takes more bytes than any photograph."""
+    names = [f"kind {number}" for number in range(classes)]
+    groups = {name: f"group {number // 10}" for number, name in enumerate(names)}
+    found, train = make(names, count=1000, side=128, superclasses=groups, marked=range(40))
+    original = np.random.default_rng(2).integers(0, 256, (512, 384, 3), dtype=np.uint8)
+    originals = dict.fromkeys(original_positions(found, train), original)
+    text = render_data_page(found, train, originals=originals)
+    assert 4_000_000 < len(text.encode()) < 15_000_000
 
 
 @pytest.mark.long
@@ -274,6 +323,64 @@ def test_page_in_a_browser(tmp_path, chromium, width, accessibility):
         assert page.evaluate("document.documentElement.scrollWidth") == width
         assert problems == []
         assert not accessibility(page)
+        browser.close()
+
+
+@pytest.mark.long
+@pytest.mark.browser
+def test_images_are_enlarged_by_the_keyboard(tmp_path, chromium):
+    playwright = pytest.importorskip("playwright.sync_api")
+    found, train = make(("ant", "bee"), count=80, side=128)
+    original = np.zeros((300, 400, 3), dtype=np.uint8)
+    originals = dict.fromkeys(original_positions(found, train), original)
+    path = tmp_path / "data.html"
+    path.write_text(render_data_page(found, train, originals=originals), encoding="utf-8")
+    with playwright.sync_playwright() as engine:
+        browser = engine.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
+        page = browser.new_page(viewport={"width": 1280, "height": 800})
+        page.goto(path.as_uri())
+        dialog = page.locator("#enlarged")
+        for _ in range(60):
+            page.keyboard.press("Tab")
+            if page.evaluate("document.activeElement.closest('.strip') !== null"):
+                break
+        first = page.evaluate("document.activeElement.id")
+        assert first == "image-0"
+        page.keyboard.press("Enter")
+        assert dialog.is_visible()
+        shown = dialog.locator("img")
+        page.wait_for_function("document.querySelector('#enlarged img').naturalWidth === 400")
+        assert shown.bounding_box()["width"] >= 400
+        title = page.locator("#enlarged-title")
+        before = title.inner_text()
+        page.keyboard.press("ArrowRight")
+        assert title.inner_text() != before
+        page.keyboard.press("Escape")
+        assert not dialog.is_visible()
+        assert page.evaluate("document.activeElement.id") == "image-1"
+        page.locator("details summary").first.click()
+        page.locator("details").first.locator("img").last.click()
+        page.wait_for_function("document.querySelector('#enlarged img').naturalWidth === 128")
+        page.wait_for_function("document.querySelector('#enlarged img').clientWidth === 384")  # less blurred
+        browser.close()
+
+
+@pytest.mark.long
+@pytest.mark.browser
+@pytest.mark.parametrize("width", [1280, 800, 390])
+def test_charts_are_legible_and_not_too_large(tmp_path, chromium, width):
+    playwright = pytest.importorskip("playwright.sync_api")
+    path = tmp_path / "data.html"
+    path.write_text(render_data_page(*make(sizes={(400, 300): 30, (300, 400): 20, (500, 500): 15})), encoding="utf-8")
+    with playwright.sync_playwright() as engine:
+        browser = engine.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
+        page = browser.new_page(viewport={"width": width, "height": 800})
+        page.goto(path.as_uri())
+        widths = page.locator("svg.chart").evaluate_all("all => all.map(one => one.getBoundingClientRect().width)")
+        assert len(widths) == 7
+        assert all(250 <= one <= 490 for one in widths), widths
+        assert page.locator("svg.map").bounding_box()["height"] <= 800
+        assert page.evaluate("document.documentElement.scrollWidth") == width
         browser.close()
 
 

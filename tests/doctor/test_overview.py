@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from thirtytwo.data.types import DataSet, ImageSet
+from thirtytwo.doctor.data_charts import spread_chart
 from thirtytwo.doctor.data_map import majority_of_neighbors, map_data
 from thirtytwo.doctor.overview import survey_data
 from thirtytwo.doctor.shapes import RATIO_BINS, formats_of, shapes_of
@@ -51,6 +52,58 @@ def test_spreads_name_the_extremes():
 def test_few_images_have_few_bars(count: int, bins: int) -> None:
     found = spreads(pixel_statistics(noise(count)))
     assert [len(one.counts) for one in found] == [bins] * 3
+
+
+def test_a_few_extreme_images_are_counted_outside_of_the_histogram():
+    images = noise(3000)
+    images[:2] = 255  # brightness 255; the others have about 125
+    images[2] = 0
+    brightness, *_ = spreads(pixel_statistics(images))
+    assert (brightness.below, brightness.above) == (1, 2)
+    assert brightness.counts.sum() == 2997
+    assert brightness.counts[-1] < brightness.counts.max() / 4  # no heap at the end
+    assert brightness.counts[0] < brightness.counts.max() / 4
+    assert brightness.high < 200
+    chart = spread_chart(brightness)
+    assert "2 images up to 255" in chart
+    assert "1 image down to 0" in chart
+
+
+def test_no_image_is_left_out_of_a_histogram_that_is_hardly_wider_with_it():
+    for one in spreads(pixel_statistics(noise(500))):
+        assert (one.below, one.above) == (0, 0)
+        assert one.counts.sum() == 500
+        assert "up to" not in spread_chart(one)
+        assert (one.low, one.high) == (float(one.lowest_values[0]), float(one.highest_values[0]))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "scattered"),
+    [
+        ({(100 + n, 90): 1 for n in range(9)}, True),
+        ({(100 + n, 90): 1 for n in range(8)}, False),  # all are listed
+        ({(100, 90): 30, **{(200 + n, 90): 1 for n in range(50)}}, False),
+        ({(100 + n, 90): 2 for n in range(400)}, True),
+        ({(32, 32): 60_000}, False),
+    ],
+)
+def test_a_list_of_sizes_says_something_or_not(sizes, scattered):
+    assert shapes_of(sizes).are_scattered(8) == scattered
+
+
+def test_sizes_by_area():
+    found = shapes_of({(10, 10): 1, (10, 20): 1, (30, 10): 1, (20, 20): 1, (50, 10): 1})
+    assert [size for _, *size in found.by_area()] == [[10, 10], [10, 20], [30, 10], [20, 20], [50, 10]]
+
+
+def test_typical_sizes_of_many_are_not_the_narrowest():
+    sizes = {(100 + n, 100 + 7 * n % 1000): 1 for n in range(5000)} | {(50, 3000): 9}
+    found = shapes_of(sizes).typical(400)
+    assert len(found) == len(set(found)) == 400
+    assert {(50, 3000, 9), (5099, 100 + 7 * 4999 % 1000, 1)} <= set(found)
+    widths = sorted(width for width, *_ in found)
+    assert widths[200] == pytest.approx(2600, rel=0.15)
+    assert shapes_of({(1, 2): 3}).typical(400) == [(1, 2, 3)]
 
 
 def test_images_of_one_color_have_no_sharpness():

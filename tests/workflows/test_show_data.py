@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import io
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -71,6 +73,50 @@ def test_photographs_are_shown_larger_and_unreadable_ones_are_noted(tmp_path: Pa
     assert "broken.jpg" in text
     assert "2 different sizes" in text
     assert "Landscape" in text
+
+
+@pytest.mark.long
+def test_the_summary_is_the_same_with_a_page_and_without(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    random = np.random.default_rng(0)
+    for number in range(24):
+        path = tmp_path / "set" / ("cat", "dog")[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = random.integers(0, 256, (15, 20, 3), dtype=np.uint8).repeat(10, 0).repeat(10, 1)
+        Image.fromarray(pixels).save(path)
+    for data in ("set", "digits"):
+        assert run_command(["data", "show", data]) == 0
+        alone = capsys.readouterr().out
+        assert run_command(["data", "show", data, "--html", f"{data}.html"]) == 0
+        assert capsys.readouterr().out == alone + f"{data}.html\n"
+        means = re.findall(r"(?:red|green|blue) +([\d.]+) +([\d.]+)", alone)
+        page = (tmp_path / f"{data}.html").read_text(encoding="utf-8")
+        assert len(means) == 3
+        assert all(value in page for pair in means for value in pair)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("form", [lambda folder: folder, as_csv, as_parquet], ids=["folder", "csv", "parquet"])
+def test_photographs_are_shown_from_their_originals(form, tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    for number in range(24):
+        path = tmp_path / "set" / ("cat", "dog")[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = random.integers(0, 256, (15, 20, 3), dtype=np.uint8).repeat(20, 0).repeat(20, 1)
+        Image.fromarray(pixels).save(path)
+    page = write_data_page(str(form(tmp_path / "set")), tmp_path / "page.html")
+    text = page.path.read_text(encoding="utf-8")
+    train = page.data.train
+    place_of = {train.name_of(position): position for position in range(len(train))}
+    shown = re.findall(r'<img id="image-\d+"[^>]* src="data:image/\w+;base64,([^"]+)" alt="\w+, ([^"]+)"', text)
+    assert {name for _, name in shown} == set(place_of)
+    for source, name in shown:
+        image = Image.open(io.BytesIO(base64.b64decode(source))).convert("RGB")
+        assert image.size == (400, 300)
+        center = np.asarray(image)[:, 50:350].mean(axis=(0, 1))
+        assert center == pytest.approx(train.images[place_of[name]].mean(axis=(0, 1)), abs=3)
 
 
 @pytest.mark.long

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
+from thirtytwo.io import missing_folder
 from thirtytwo.process import library_attribute
 from thirtytwo.text import ITEM, as_printable, for_terminal, listing
 
@@ -31,6 +32,13 @@ def log_skipped(skipped: Sequence[tuple[Path, str]]) -> None:
     if skipped:
         reasons = [f"{path}: {reason}" for path, reason in skipped]
         log(f"Skipped {len(skipped)} ({listing(reasons, _MAX_LISTED, quoted=False, separator='; ')})")
+
+
+def log_new_folder(*paths: Path | None) -> None:
+    """Print which folders of outputs that the user names will be created, so that a mistyped path is noticed."""
+    for folder in dict.fromkeys(missing_folder(path) for path in paths if path is not None):
+        if folder is not None:
+            log(f"The folder {folder} does not exist and will be created.")
 
 
 def show(text: str = "") -> None:

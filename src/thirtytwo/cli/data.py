@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from thirtytwo.cli.console import log, show, show_table
+from thirtytwo.cli.console import log, log_new_folder, show, show_table
 from thirtytwo.cli.options import Data, DataRoot
 from thirtytwo.errors import DataError, did_you_mean
 from thirtytwo.inputs import refuse_data_as_output
@@ -58,6 +58,7 @@ def show_data(
     for path in (html, sheet):
         if path is not None:
             refuse_data_as_output(path, data)
+    log_new_folder(html, sheet)
     if recipe is not None and html is None:
         _write_augmented(data, data_root, recipe, overrides, sheet, force=force)
         return
@@ -85,15 +86,10 @@ def _load_or_write_page(
     force: bool,
 ) -> DataSet:
     """Load a data set, and write its page if `html` names one."""
+    from thirtytwo.workflows.show_data import load_shown, write_data_page
+
     if html is None:
-        from thirtytwo.config.recipe import DataSettings
-        from thirtytwo.data.load import load_dataset
-        from thirtytwo.doctor.together import kept_together
-
-        together = kept_together(spec, DataSettings(skip_unreadable=True), data_root).together  # as in training
-        return load_dataset(spec, data_root=data_root, together=together, skip_unreadable=True)
-    from thirtytwo.workflows.show_data import write_data_page
-
+        return load_shown(spec, data_root=data_root)
     return write_data_page(spec, html, data_root=data_root, recipe=recipe, overrides=overrides, force=force).data
 
 
@@ -118,7 +114,7 @@ def _show_summary(data: DataSet) -> None:
     )
     show()
     if data.sizes:
-        show_table(["size of images", "images"], _size_rows(data))
+        _show_sizes(data.sizes)
         if (cut := cut_ends(data.sizes)) is not None:
             show(f"{cut} {HOW_TO_KEEP_ENDS}")
         show()
@@ -145,12 +141,21 @@ def _per_class(images: ImageSet) -> str:
     return f"{most:,}" if least == most else f"{least:,} to {most:,}"
 
 
-def _size_rows(data: DataSet) -> list[tuple[str, str]]:
-    """The most frequent original sizes, and how many images have others."""
-    ordered = sorted(data.sizes.items(), key=lambda item: (-item[1], item[0]))
-    rows = [(f"{width:,}×{height:,}", f"{count:,}") for (width, height), count in ordered[:MAX_SIZES]]
-    others = sum(count for _, count in ordered[MAX_SIZES:])
-    return [*rows, (f"{len(ordered) - MAX_SIZES:,} other sizes", f"{others:,}")] if others else rows
+def _show_sizes(sizes: Mapping[tuple[int, int], int]) -> None:
+    """Print the most frequent original sizes, or where hardly any images share one, their range."""
+    from thirtytwo.doctor.shapes import shapes_of
+
+    found = shapes_of(sizes)
+    if found is None:
+        return
+    if found.are_scattered(MAX_SIZES):
+        rows = [(name.lower(), f"{width:,}×{height:,}") for name, width, height in found.by_area()]
+        show_table([f"{len(found.sizes):,} sizes of images, by area", "width×height"], rows)
+        return
+    rows = [(f"{width:,}×{height:,}", f"{count:,}") for width, height, count in found.sizes[:MAX_SIZES]]
+    others = sum(count for *_, count in found.sizes[MAX_SIZES:])
+    more = [(f"{len(found.sizes) - MAX_SIZES:,} other sizes", f"{others:,}")] if others else []
+    show_table(["size of images", "images"], [*rows, *more])
 
 
 def _write_augmented(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from thirtytwo.cli.console import log, show
+from thirtytwo.cli.console import log, log_new_folder, show
 from thirtytwo.cli.options import Data, DataRoot, SkipUnreadable
 
 _SECONDS = 5.0
@@ -32,12 +33,16 @@ def export(
     from thirtytwo.data.export import export_dataset
 
     last = time.monotonic()
+    log_new_folder(out)
 
-    def progress(done: int, every: int) -> None:
-        nonlocal last
-        if time.monotonic() - last >= _SECONDS:
-            last = time.monotonic()
-            log(f"{done:,} of {every:,} images")
+    def shown(what: str) -> Callable[[int, int], None]:
+        def progress(done: int, every: int) -> None:
+            nonlocal last
+            if time.monotonic() - last >= _SECONDS:
+                last = time.monotonic()
+                log(f"{done:,} of {every:,} images {what}")
+
+        return progress
 
     try:
         exported = export_dataset(
@@ -49,7 +54,8 @@ def export(
             skip_unreadable=skip_unreadable,
             resume=resume,
             force=force,
-            progress=progress,
+            progress=shown("written"),
+            checking=shown("decoded, to check that they can be read"),
         )
     except KeyboardInterrupt:
         log("Continue this export with the same command and --resume.")

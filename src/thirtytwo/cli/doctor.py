@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from thirtytwo.cli.console import log, show, show_table
+from thirtytwo.cli.console import log, log_new_folder, show, show_table
 from thirtytwo.cli.options import Data, DataRoot
 from thirtytwo.errors import DataError, OutputError, require
 from thirtytwo.text import CsvWriter, capitalized, counted
@@ -70,6 +70,7 @@ def doctor(
     written = "" if format == "table" else format.upper()
     files = {"--out": (out, written), "--html": (html, "HTML"), "--fix-plan": (fix_plan, "CSV")}
     _check_outputs(files, data, force)
+    log_new_folder(out, html, fix_plan)
     if html is not None:
         require("jinja2", "train")
     diagnosis = diagnose(
@@ -155,6 +156,7 @@ def fix(
     from thirtytwo.data.repair import write_fixed
 
     found = read_fix_plan(plan)
+    log_new_folder(out)
     if not found.fixes and not found.problems:
         log(f"{plan} has no rows: the copy is as the data.")
     written = write_fixed(data, found, out, data_root=data_root, link=link, new_classes=new_classes)
@@ -195,4 +197,6 @@ def _conclusion(diagnosis: Diagnosis) -> str:
     if diagnosis.data is None:
         return f"{diagnosis.spec} could not be checked; {found}."
     usable = "can be used for training" if not errors else "has errors; the rest can be used for training"
+    if diagnosis.is_blocked:
+        usable = "cannot be used for training as it is"
     return f"{diagnosis.spec} {usable}; {found}; {counted(len(diagnosis.ran), 'check')}."

@@ -18,7 +18,7 @@ import typer
 
 from thirtytwo.cli.app import app as open_app
 from thirtytwo.cli.app import app_options
-from thirtytwo.cli.console import brief_warnings, log, show, show_error
+from thirtytwo.cli.console import brief_warnings, log, log_new_folder, show, show_error
 from thirtytwo.cli.data import cache, show_data
 from thirtytwo.cli.data_export import export as export_data
 from thirtytwo.cli.doctor import checks, doctor, fix
@@ -136,6 +136,7 @@ def explain(
     """Explain predictions with heatmaps over the images."""
     from thirtytwo.cli.explain import explain
 
+    log_new_folder(out)
     explain(images, model=model, method=method, class_name=class_name, out=out, force=force, score=score)
 
 
@@ -184,6 +185,7 @@ def compare(
     """Compare runs: metrics, cost, paired tests, and the images they classify differently."""
     from thirtytwo.cli.compare import compare
 
+    log_new_folder(out)
     compare(runs, out=out, split=split, timed=timed, data_root=data_root)
 
 
@@ -230,6 +232,7 @@ def report(
     from thirtytwo.rundir import RunDir
 
     RunDir.open(run)  # before the slow imports
+    log_new_folder(out)
     import thirtytwo
 
     path = thirtytwo.write_report(run, images=images, format=format, out=out, force=force, data_root=data_root)
@@ -255,6 +258,7 @@ def export(
     import thirtytwo
     from thirtytwo.cli.models import show_export
 
+    log_new_folder(out)
     found = thirtytwo.export_model(model, kind, out=out, force=force, data_root=data_root)
     show_export(found)
     show(str(found.path))

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TextIO, TypeAlias
 
-from thirtytwo.cli.console import log, log_skipped, show_table
+from thirtytwo.cli.console import log, log_new_folder, log_skipped, show_table
 from thirtytwo.errors import DataError, OutputError
 from thirtytwo.inference.output import write_csv, write_json
 from thirtytwo.io import check_writable
@@ -40,6 +40,7 @@ def predict(
 
     if out is not None:
         check_writable(out, force=force, format="" if format == "table" else format.upper())
+        log_new_folder(out)
     files, skipped = find_images(expand_lists(arguments))
     if model is None:
         chosen = default_model()

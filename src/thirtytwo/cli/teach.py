@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from thirtytwo.cli.console import log, show, show_table
+from thirtytwo.cli.console import log, log_new_folder, show, show_table
 from thirtytwo.errors import require
 from thirtytwo.io import check_writable, expand_home
 from thirtytwo.text import capitalized, listing, percent, readable
@@ -28,6 +28,7 @@ def teach(folder: Path, *, out: Path, base: str | None, views: int | None, seed:
     """
     out = expand_home(out)
     check_writable(out, force=force, format="ONNX")
+    log_new_folder(out)
     require("onnx", "app")  # before anything slow
     from thirtytwo.doctor.near_duplicates import find_alike
     from thirtytwo.fewshot import RESIZE, choose_base, find_class_files, fit_linear_probe, load_classes, validate_counts

@@ -15,13 +15,17 @@ from thirtytwo.data.fixes import Action, Fix, FixPlan, Problem, refuse_problems
 from thirtytwo.data.split import SPLITS, Positions, Split, concatenate
 from thirtytwo.data.types import DataSet, ImageSet
 from thirtytwo.data.undecoded import Source, UndecodedDataSet, UndecodedPart, as_undecoded
+from thirtytwo.data.validate import with_all_classes
 from thirtytwo.errors import closest
 from thirtytwo.text import listing, quote
 
 Place: TypeAlias = tuple[Split, int]
 """Split as stored, and position in it."""
 _DONE: Mapping[Action, str] = {"drop": "dropped", "relabel": "relabeled", "move": "moved"}
-_EVERYWHERE = "Each split keeps an image of each class that it has, the test split too where --folds leaves it out."
+_EVERYWHERE = (
+    "Each split keeps an image of each class that it has, the test split too where --folds leaves it out, unless all "
+    "splits lose the class."
+)
 _CLASSES = 20
 """Classes that a message lists."""
 
@@ -80,15 +84,16 @@ def apply_in_memory(data: DataSet, plan: FixPlan) -> DataSet:
     names = {id(images): name for name, images in data.stored.items()}
     stored = as_undecoded(data, lambda images, position: f"{names[id(images)]} {position}".encode())
     fixed = apply_fixes(stored, plan)
-    sets = {name: _taken(data, part, fixed.data.classes) for name, part in fixed.data.parts.items()}
+    left = with_all_classes(fixed.data, lacking=[])  # also of data as it is stored, which has no empty classes
+    sets = {name: _taken(data, part, left.classes) for name, part in left.parts.items()}
     dropped = [data.stored[name].hashes[positions] for name, positions in fixed.dropped.items()]
     return replace(
         data,
         train=sets["train"],
         val=sets.get("val"),
         test=sets.get("test"),
-        fingerprint=fingerprint(fixed.data.classes, [(name, part.images, part.labels) for name, part in sets.items()]),
-        skipped=fixed.data.skipped,
+        fingerprint=fingerprint(left.classes, [(name, part.images, part.labels) for name, part in sets.items()]),
+        skipped=left.skipped,
         thinned=np.concatenate([data.thinned, *dropped]),
         fixes=fixed.counts,
     )
@@ -222,17 +227,19 @@ def _emptied(
 ) -> Iterator[Problem]:
     """Problems with the classes of which a split keeps or gets no image; a new class needs images in every split.
 
-    A class whose images all get other labels is merged with others, which is no problem while two classes are left.
+    A class that has no image left in any split is dropped, or merged with others, which is no problem while two classes
+    are left. Nor is it one that a class which training lacked leaves another split for it, where splits may lack
+    classes.
     """
     added = set(range(len(data.classes), len(classes)))
+    before = {name: set(part.labels.tolist()) for name, part in data.parts.items()}
     left = {name: set(part.labels.tolist()) for name, part in parts.items()}
     everywhere = set[int]().union(*left.values())
-    lost = {
-        int(data.parts[name].labels[position]) for (name, position), fix in chosen.items() if fix.action != "relabel"
-    }
-    merged = set(range(len(classes))) - everywhere - lost if len(everywhere) > 1 else set[int]()
-    for name, part in data.parts.items():
-        for index in sorted({*part.labels.tolist(), *added} - left[name] - merged):
+    fine = set(range(len(data.classes))) - everywhere if len(everywhere) > 1 else set[int]()
+    if not data.all_in_all:
+        fine |= left.get("train", set()) - before.get("train", set()) - added
+    for name in data.parts:
+        for index in sorted((before[name] | added) - left[name] - fine):
             where = f"in {name}" if index in added else f"left in {name}"
             yield Problem(f"no image of {quote(classes[index])} would be {where}", _EVERYWHERE)
 

@@ -29,7 +29,7 @@ def build_dataset(undecoded: UndecodedDataSet, request: Request) -> DataSet:
         DataError: it does not form a valid data set, or images cannot be read.
     """
     check_request(request)
-    undecoded = without_empty_splits(undecoded) if request.whole else with_all_classes(undecoded)
+    undecoded = without_empty_splits(undecoded) if request.whole else with_all_classes(undecoded, request.lacking)
     if not request.whole and request.split_test and "test" not in undecoded.parts:
         check_divisible(undecoded)
     undecoded, entry, large = _load_readable(undecoded, request)
@@ -62,7 +62,7 @@ def split_off_test(data: DataSet, seed: int) -> DataSet:
     train, test = data.train.take(kept), data.train.take(held)
     parts = [(name, part) for name, part in (("train", train), ("val", data.val), ("test", test)) if part is not None]
     remark = f"no test split: {len(held):,} of {len(data.train):,} images were split off as test (seed {seed})"
-    uneven = uneven_share(data.train, len(held), TEST_FRACTION, "test")
+    uneven = uneven_share(data.train, test.counts, TEST_FRACTION, "test", seed)
     return replace(
         data,
         train=train,

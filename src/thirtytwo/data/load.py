@@ -70,6 +70,7 @@ def load_dataset(
     together: Together | None = None,
     split_test: bool = True,
     fix_plan: FixPlan | None = None,
+    lacking: list[tuple[str, str]] | None = None,
 ) -> DataSet:
     """Load and decode a data set.
 
@@ -94,6 +95,8 @@ def load_dataset(
             `doctor.together.kept_together`, so that their splits may have other numbers of images.
         split_test: split off a test set where the data has none.
         fix_plan: images to drop, relabel or move before anything else (`fixes.read_fix_plan`); None: none.
+        lacking: list to which a split and a class are appended where the split has no image of the class but needs
+            some for training; None: that raises a DataError.
 
     Returns:
         The data set, with images uint8 `(N, H, W, 3)` in each split.
@@ -103,7 +106,7 @@ def load_dataset(
         DataError: the data set or its options are not valid, or the plan of fixes does not fit it.
         OfflineError: it is not on this machine and cannot be downloaded.
     """
-    found = parse(spec)
+    found = parse(spec, data_root=data_root)
     root, options = _root(data_root), _own_options(found)
     ratio = ratio_of(found.options)
     left_out: list[ImageError] | None = [] if skip_unreadable and unreadable is None else unreadable
@@ -121,6 +124,7 @@ def load_dataset(
         spec=spec,
         together=together,
         split_test=split_test,
+        lacking=lacking,
     )
     data = _reader(found)(request) if fix_plan is None else _with_fixes(found, request, fix_plan)
     if left_out and unreadable is None:
@@ -165,7 +169,7 @@ def open_undecoded(spec: str, *, data_root: Path | None = None) -> UndecodedData
     Raises:
         UnknownNameError, DataError, OfflineError: as `load_dataset`.
     """
-    found = parse(spec)
+    found = parse(spec, data_root=data_root)
     return _open(found, Request(_root(data_root), options=_own_options(found), whole=True, spec=spec))
 
 
@@ -204,7 +208,7 @@ def survey(spec: str, *, data_root: Path | None = None) -> Survey:
     Raises:
         UnknownNameError, DataError, OfflineError: as `load_dataset`.
     """
-    found = parse(spec)
+    found = parse(spec, data_root=data_root)
     request = Request(_root(data_root), options=_own_options(found))
     if found.kind == "folder":
         return survey_of(open_local(expand_home(found.name), request))
@@ -232,10 +236,14 @@ def absolute(spec: str) -> str | None:
     return place + options
 
 
-def parse(spec: str) -> Spec:
+def parse(spec: str, *, data_root: Path | None = None) -> Spec:
     """Parse a data set spec and check that a folder exists.
 
     A known name takes precedence over a folder of that name; `./cifar10` is the folder.
+
+    Args:
+        spec: as for `load_dataset`.
+        data_root: folder in which only known names are looked up; an error says if it has what `spec` may mean.
 
     Raises:
         UnknownNameError: neither a known name nor a folder.
@@ -264,7 +272,7 @@ def parse(spec: str) -> Spec:
         raise file_error(
             path, then=f"Give a folder of images, such as {str(path.parent.resolve())!r}, or a known name."
         )
-    raise _unknown(name, path)
+    raise _unknown(name, path, _root(data_root))
 
 
 def files_folder(spec: str) -> Path | None:
@@ -289,11 +297,16 @@ def _reader(spec: Spec) -> Callable[[Request], DataSet]:
     return lambda request: build_dataset(open_hub(spec.name, request), request)
 
 
-def _unknown(name: str, path: Path) -> UnknownNameError:
-    """The error for a path that does not exist, or for a mistyped name."""
+def _unknown(name: str, path: Path, root: Path | None = None) -> UnknownNameError:
+    """The error for a path that does not exist, or for a mistyped name; `root` is the data root."""
     is_table = path.suffix.lower() in SUFFIXES
+    if root is not None and name and not path.is_absolute() and (is_folder(root / name) or is_data_file(root / name)):
+        return UnknownNameError(
+            f"Unknown data set {name!r}: neither a known name nor {'a file' if is_table else 'a folder'} here.",
+            f"The data root, in which known data sets are looked up, has it: give the path {str(root / name)!r}.",
+        )
     if not is_table and not (name.startswith((".", "~")) or "/" in name or os.sep in name or path.is_absolute()):
-        close = _close(name, [*DATASETS.names(), *_folders(Path())])
+        close = _close(name, [*DATASETS.names(), *_folders(Path())]) or _close(name, _folders(root), root)
         fix = f"Did you mean {close}?" if close else did_you_mean("", DATASETS.names())
         return UnknownNameError(
             f"Unknown data set {name!r}: neither a known name nor a folder.",
@@ -325,14 +338,16 @@ def _unknown(name: str, path: Path) -> UnknownNameError:
     )
 
 
-def _close(name: str, known: Iterable[str], parent: Path = Path()) -> str:
+def _close(name: str, known: Iterable[str], parent: Path | None = None) -> str:
     """The names closest to `name`, ignoring case, joined by `or`."""
     folded = {one.casefold(): one for one in known}
     close = get_close_matches(name.casefold(), folded, n=3, cutoff=0.6)
-    return " or ".join(repr(str(parent / folded[one])) for one in close)
+    return " or ".join(repr(str((parent or Path()) / folded[one])) for one in close)
 
 
-def _folders(parent: Path) -> list[str]:
+def _folders(parent: Path | None) -> list[str]:
+    if parent is None:
+        return []
     try:
         return [entry.name for entry in parent.iterdir() if is_folder(entry) and not entry.name.startswith(".")]
     except OSError:

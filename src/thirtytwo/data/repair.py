@@ -69,7 +69,7 @@ def write_fixed(
         OutputError: `out` exists, lies in the data, or cannot be written.
         InputError: an image cannot be read.
     """
-    out, found = expand_home(out), parse(spec)
+    out, found = expand_home(out), parse(spec, data_root=data_root)
     if found.kind == "folder":
         refuse_folder_in_data(out, expand_home(found.name))
     stored = open_undecoded(spec, data_root=data_root)

@@ -16,7 +16,7 @@ from thirtytwo.data.arrays import joined
 from thirtytwo.data.types import DataSet, ImageSet
 from thirtytwo.errors import DataError
 from thirtytwo.images.content import Hashes, hash_bytes
-from thirtytwo.text import counted, listing, percent
+from thirtytwo.text import counted, listing, percent, quote
 
 Split: TypeAlias = Literal["train", "val", "test"]
 Purpose: TypeAlias = Literal["validation", "testing"]
@@ -140,29 +140,51 @@ LARGEST_HELD = 2.0
 """Largest group that is split off, as a multiple of the images wanted of a class."""
 
 
-UNEVEN = 1.5
+UNEVEN = 1.25
 """Factor by which a share that is split off differs from the wanted one so that it is remarked on."""
+_UNEVEN_CLASSES = 3
+"""Number of classes that such a remark names."""
 
 
-def uneven_share(images: ImageSet, held: int, fraction: float, name: str) -> tuple[str, ...]:
-    """A remark on a split that is much larger or smaller than wanted, with the reason.
+def uneven_share(
+    images: ImageSet, held: npt.NDArray[np.int64], fraction: float, name: str, seed: int = 0
+) -> tuple[str, ...]:
+    """A remark on a split that is much larger or smaller than wanted, as a whole or of a class, with the reason.
 
-    Which images are split off is drawn; groups of images that stay together are the reason where they more than double
-    the variance of how many.
+    Which images are split off depends on the content of each alone, so that images that are added move no others; the
+    number of them is binomial, and far from the wanted one only where images are few. Groups of images that stay
+    together are the reason where they more than double the variance of how many.
 
     Args:
         images: the images before the split.
-        held: number of images that were split off.
+        held: number of images of each class that were split off, int64 `(C,)`.
         fraction: the wanted share of them.
         name: name of the split that they became.
+        seed: the seed with which they were drawn, `data.split_seed`.
     """
-    if not fraction or not len(images) or fraction / UNEVEN < held / len(images) < fraction * UNEVEN:
+    total, off = len(images), int(held.sum())
+    if not fraction or not total:
         return ()
+    counts = images.counts
+    wanted = fraction * counts
+    uneven = np.flatnonzero((held > 2 * wanted + 1) | ((held < wanted / 2 - 1) & (counts > held)))
+    share = off / total
+    if not len(uneven) and fraction / UNEVEN <= share <= fraction * UNEVEN:
+        return ()
+    uneven = uneven[np.argsort(-np.abs(held - wanted)[uneven], kind="stable")]
+    classes = [
+        f"{int(held[index]):,} of {int(counts[index]):,} images of {quote(images.classes[index])}"
+        for index in uneven.tolist()
+    ]
     sizes = np.unique(units_of(images), return_counts=True)[1]
-    reason = "images are drawn by their content, so the share varies where they are few"
-    if (sizes**2).sum() > 2 * len(images):
+    reason = "each image is drawn by its content, so the share varies where images are few"
+    if (sizes**2).sum() > 2 * total:
         reason = f"images that belong together stay on one side, up to {sizes.max():,} here"
-    return (f"{name} has {percent(held / len(images), 0)} of the images instead of {percent(fraction, 0)}: {reason}",)
+    return (
+        f"{name} has {percent(share, 0)} of the images ({off:,} of {total:,}), where {percent(fraction, 0)} are wanted"
+        + (f", and {listing(classes, _UNEVEN_CLASSES, quoted=False)}" if classes else "")
+        + f": {reason}; --set data.split_seed={seed + 1} draws others, and folders train, val and test fix the split",
+    )
 
 
 def _large(images: ImageSet, unit_of: Positions, fraction: float) -> Chosen:
@@ -300,7 +322,7 @@ def divide(dataset: DataSet, recipe: Recipe) -> Parts:
     if val is None:
         whole = train
         train, val = hold_out(whole, settings.val_fraction, settings.split_seed)
-        notes += uneven_share(whole, len(val), settings.val_fraction, "val")
+        notes += uneven_share(whole, val.counts, settings.val_fraction, "val", settings.split_seed)
         if settings.limit_train > len(train) and settings.train_on == "train":
             notes.append(
                 f"data.limit_train = {settings.limit_train} has no effect: "

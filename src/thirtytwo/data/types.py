@@ -219,6 +219,8 @@ class Request:
         spec: the spec as the user gave it, for advice; empty: unknown.
         together: training images that stay on one side where a split is cut from them; None: equal ones only.
         split_test: whether a test set is split off where the data has none.
+        lacking: list to which a split and a class are appended where the split lacks the class but must have it, which
+            is then allowed; None: that raises a DataError.
     """
 
     data_root: Path | None = None
@@ -234,6 +236,7 @@ class Request:
     spec: str = ""
     together: Together | None = None
     split_test: bool = True
+    lacking: list[tuple[str, str]] | None = None
 
 
 IMBALANCE = "imbalance"

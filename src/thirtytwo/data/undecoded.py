@@ -10,8 +10,9 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from thirtytwo.data.split import SPLITS, Positions, Split
+from thirtytwo.data.split import SPLITS, Positions, Split, split_of
 from thirtytwo.data.types import DataSet, ImageSet
+from thirtytwo.text import escape_bytes
 
 Source: TypeAlias = bytes | Path
 Stream: TypeAlias = Callable[[Positions], Iterator[Source]]
@@ -88,6 +89,23 @@ class UndecodedDataSet:
     warnings: tuple[str, ...] = ()
     all_in_all: bool = False
     one_class_fix: str = "Put the images of each class into a folder of its own."
+
+
+_GENERAL = frozenset(
+    {"annotation", "annotations", "archive", "data", "dataset", "export", "files", "images", "index", "label", "labels"}
+    | {"list", "metadata", "table"}
+)
+"""Names of files that do not say what is in them."""
+
+
+def name_of_file(file: Path) -> str:
+    """Name of a data set that is one file: that of the file, or of its folder where that says more.
+
+    `pets/labels.csv`, `pets/data.npz` and `pets/train.csv` are called `pets`, `pets/beetles.csv` is called `beetles`.
+    """
+    folder = file.resolve().parent.name
+    says_nothing = file.stem.casefold() in _GENERAL or split_of(file.stem) is not None
+    return escape_bytes(folder if says_nothing and folder else file.stem)
 
 
 def as_undecoded(data: DataSet, encode: Callable[[ImageSet, int], Source]) -> UndecodedDataSet:

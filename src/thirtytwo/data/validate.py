@@ -46,8 +46,12 @@ def without_empty_splits(undecoded: UndecodedDataSet) -> UndecodedDataSet:
     return replace(undecoded, parts=filled)
 
 
-def with_all_classes(undecoded: UndecodedDataSet) -> UndecodedDataSet:
+def with_all_classes(undecoded: UndecodedDataSet, lacking: list[tuple[str, str]] | None = None) -> UndecodedDataSet:
     """The data set without classes that no split has, and with a note on each split without some of the others.
+
+    Args:
+        undecoded: the data set.
+        lacking: as in `Request`; then there are no notes, either.
 
     Raises:
         DataError: no images, only one class, or a split that lacks a class that it must have.
@@ -64,7 +68,7 @@ def with_all_classes(undecoded: UndecodedDataSet) -> UndecodedDataSet:
             "least 2.",
             undecoded.one_class_fix,
         )
-    remarks = _check_missing_classes(undecoded, counts, present)
+    remarks = _check_missing_classes(undecoded, counts, present, lacking)
     undecoded = replace(undecoded, skipped=(*undecoded.skipped, *remarks))
     return undecoded if len(present) == len(undecoded.classes) else _renumbered(undecoded, present)
 
@@ -85,20 +89,28 @@ def _with_training_images(undecoded: UndecodedDataSet) -> UndecodedDataSet:
 
 
 def _check_missing_classes(
-    undecoded: UndecodedDataSet, counts: Mapping[Split, npt.NDArray[np.int64]], present: Positions
+    undecoded: UndecodedDataSet,
+    counts: Mapping[Split, npt.NDArray[np.int64]],
+    present: Positions,
+    lacking: list[tuple[str, str]] | None,
 ) -> list[str]:
     """Notes on the splits that lack some of the classes `present` in others.
 
     Raises:
-        DataError: such a split must have all classes.
+        DataError: such a split must have all classes, and `lacking` is None.
     """
     missing = {name: [undecoded.classes[index] for index in present if not own[index]] for name, own in counts.items()}
+    if lacking is not None:
+        needed = (name for name in missing if name == "train" or undecoded.all_in_all)
+        lacking += [(name, label) for name in needed for label in missing[name]]
+        return []
     sentences = {name: f"{name} has no images of {listing(classes)}" for name, classes in missing.items() if classes}
     problems = [sentence for name, sentence in sentences.items() if name == "train" or undecoded.all_in_all]
     if problems:
         raise DataError(
             f"{undecoded.where}: {'; '.join(problems)}, which other splits have.",
-            "Every split needs images of every class: add them, or remove the class from all splits.",
+            "Every split needs images of every class: add them, or remove the class from all splits. thirtytwo data "
+            "doctor DATA --fix-plan FILE suggests which images to move or drop.",
         )
     return list(sentences.values())
 

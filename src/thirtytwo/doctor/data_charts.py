@@ -13,13 +13,13 @@ from thirtytwo.doctor.data_map import DataMap
 from thirtytwo.doctor.shapes import RATIOS, Shapes
 from thirtytwo.doctor.spread import Spread
 from thirtytwo.report.charts import nice_ticks
-from thirtytwo.text import as_html
+from thirtytwo.text import as_html, counted
 
 _WIDTH, _HEIGHT, _LEFT, _BOTTOM = 440.0, 190.0, 6.0, 24.0
 """Size of a chart, and its margins on the left and right and at the bottom, in pixels."""
 _TOP = 26.0
 MOST_SIZES = 400
-"""Number of different sizes in a chart; rarer ones are left out."""
+"""Number of different sizes in a chart; it leaves out rarer ones."""
 MAP_SIDE = 1000
 """Side of the map in its own units."""
 _RIM = 20
@@ -67,7 +67,7 @@ def spread_chart(spread: Spread) -> str:
     span = spread.high - spread.low
     ticks = [
         ((tick - spread.low) / span, f"{tick:g}")
-        for tick in nice_ticks(spread.low, spread.high)
+        for tick in nice_ticks(spread.low, spread.high, 8)
         if spread.low <= tick <= spread.high
     ]
     middle = _across((spread.median - spread.low) / span)
@@ -76,10 +76,23 @@ def spread_chart(spread: Spread) -> str:
             *_open(f"{spread.name.capitalize()}, median {spread.median:.3g}"),
             *_bars(spread.counts, names),
             f'<line class="median" x1="{middle:.1f}" x2="{middle:.1f}" y1="{_TOP}" y2="{_HEIGHT - _BOTTOM}"/>',
+            *_beyond(spread),
             *_axis(ticks),
             "</svg>",
         ]
     )
+
+
+def _beyond(spread: Spread) -> list[str]:
+    """How many images lie outside of a histogram, and how far, at its ends."""
+    parts = []
+    if spread.below:
+        text = f"← {counted(spread.below, 'image')} down to {spread.lowest_values[0]:.3g}"
+        parts.append(f'<text class="num" x="{_LEFT}" y="{_TOP + 10}">{as_html(text)}</text>')
+    if spread.above:
+        text = f"{counted(spread.above, 'image')} up to {spread.highest_values[0]:.3g} →"
+        parts.append(f'<text class="num end" x="{_WIDTH - _LEFT}" y="{_TOP + 10}">{as_html(text)}</text>')
+    return parts
 
 
 def levels_chart(title: str, counts: npt.NDArray[np.int64], kinds: Sequence[str]) -> str:
@@ -125,8 +138,8 @@ def ratio_chart(shapes: Shapes) -> str:
 
 
 def sizes_chart(shapes: Shapes) -> str:
-    """Width against height of the most frequent sizes; the area of a circle is the number of images."""
-    shown = shapes.sizes[:MOST_SIZES]
+    """Width against height of the typical sizes; the area of a circle is the number of images."""
+    shown = shapes.typical(MOST_SIZES)
     width_ticks = nice_ticks(0, max(width for width, _, _ in shown))
     height_ticks = nice_ticks(0, max(height for _, height, _ in shown), 4)
     left, right, tall, most = 52.0, 16.0, 308.0, max(count for _, _, count in shown)

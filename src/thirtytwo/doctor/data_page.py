@@ -14,23 +14,35 @@ import numpy.typing as npt
 from thirtytwo.config.recommend import is_small
 from thirtytwo.data.explore import HOW_TO_KEEP_ENDS
 from thirtytwo.data.types import ImageSet
-from thirtytwo.doctor.data_charts import channel_charts, map_chart, ratio_chart, sizes_chart, spread_chart
+from thirtytwo.doctor.data_charts import MOST_SIZES, channel_charts, map_chart, ratio_chart, sizes_chart, spread_chart
 from thirtytwo.doctor.overview import Overview
 from thirtytwo.doctor.shapes import Formats, Shapes
 from thirtytwo.doctor.spread import Spread, extreme_positions
+from thirtytwo.images.pixels import Pixels
+from thirtytwo.images.render import is_pixelated
 from thirtytwo.report.gallery import Augmented, augmented_rows
 from thirtytwo.report.templating import render_template
-from thirtytwo.report.thumbnails import Thumbnail, thumbnails
+from thirtytwo.report.thumbnails import Storage, Thumbnail, thumbnails
 from thirtytwo.text import as_printable, capitalized, percent, readable, readable_names, size
 
-SAMPLES_BUDGET, MEANS_BUDGET, EXTREMES_BUDGET = 6_000_000, 1_500_000, 500_000
-"""Maximum number of characters of the page for sample images, mean images and extremes."""
+SAMPLES_BUDGET, MEANS_BUDGET, EXTREMES_BUDGET, ORIGINALS_BUDGET = 4_800_000, 1_500_000, 500_000, 4_000_000
+"""Maximum number of characters of the page for sample images, mean images, extremes, and those shown from originals."""
+ORIGINAL_SIDE = 512
+"""Largest side of an image that is shown from its original, in pixels."""
+MOST_ORIGINALS = 400
+"""Largest number of images that are shown from their originals, apart from extremes and marked ones."""
+_ORIGINALS = tuple(
+    Storage(side, quality)
+    for side, quality in ((ORIGINAL_SIDE, 80), (448, 78), (400, 76), (320, 75), (256, 72), (192, 70), (160, 65))
+)
 SHOWN = 16
 """Images shown of each class at first: on a wide screen one row, or two of photographs."""
 MOST_COLORS = 24
 """Number of groups up to which the legend of the map lists them."""
 MOST_MARKED = 24
 """Images among those of another class that are listed below the map."""
+MOST_SAMPLED = 200
+"""Number of classes up to which the tree of superclasses has a sample image of each, instead of the mean image."""
 MOST_LISTED = 8
 """Sizes, formats and modes that are listed."""
 _PALETTE = (
@@ -48,7 +60,14 @@ _PALETTE = (
 _GOLDEN_ANGLE = 137.5
 
 
-def render_data_page(found: Overview, train: ImageSet, *, samples: Augmented | None = None, recipe: str = "") -> str:
+def render_data_page(
+    found: Overview,
+    train: ImageSet,
+    *,
+    samples: Augmented | None = None,
+    recipe: str = "",
+    originals: Mapping[int, Pixels] | None = None,
+) -> str:
     """Render the page of a data set as HTML. The template escapes all names; charts escape their own.
 
     Args:
@@ -56,9 +75,11 @@ def render_data_page(found: Overview, train: ImageSet, *, samples: Augmented | N
         train: the training images that positions of the overview refer to.
         samples: training images before and after augmentation; None: none are shown.
         recipe: name of the recipe that augmented them.
+        originals: larger copies of the images at `original_positions`, uint8 `(H, W, 3)`, by position in `train`; they
+            are shown instead of those in `train`.
     """
     classes = _shown_names(found.classes)
-    shown = _Shown.of(found, train)
+    shown = _Shown.of(found, train, originals or {})
     context = {
         "name": as_printable(found.name),
         "classes": classes,
@@ -66,6 +87,7 @@ def render_data_page(found: Overview, train: ImageSet, *, samples: Augmented | N
         "total": sum(found.splits.values()),
         "side": found.side,
         "large": not is_small(found.side),
+        "whole": bool(shown.originals),
         "facts": _facts(found),
         "notes": [capitalized(as_printable(note)) for note in found.notes],
         "class_rows": _class_rows(found),
@@ -85,15 +107,32 @@ def render_data_page(found: Overview, train: ImageSet, *, samples: Augmented | N
     return render_template("data.html.j2", context)
 
 
+def original_positions(found: Overview, train: ImageSet) -> list[int]:
+    """Positions in the training images of those that the page shows from their originals, where it is given these.
+
+    They are the first ones of each class, the extremes, and the marked ones that are listed.
+    """
+    each = max(1, min(SHOWN, MOST_ORIGINALS // len(found.classes)))
+    labels = train.labels[found.sample]  # increasing
+    rank = np.arange(len(labels)) - np.searchsorted(labels, labels)
+    first = np.argsort(rank, kind="stable")[: int((rank < each).sum())]
+    marked = found.map.crossing[:MOST_MARKED]
+    first = first[:MOST_ORIGINALS]
+    chosen = [*found.sample[first].tolist(), *extreme_positions(found.spreads), *found.sample[marked].tolist()]
+    return list(dict.fromkeys(chosen))
+
+
 @dataclass(frozen=True, eq=False)
 class _Shown:
     """The images of the page.
 
-    `samples` are those of `Overview.sample`, the first of which may be all; `means` those of the classes; `extremes` by
-    position in the training images; `names` and `labels` describe the samples.
+    `samples` are those of `Overview.sample` by their place there, of which some may be missing; `originals` are the
+    places of those that are shown from their originals; `means` are those of the classes; `extremes` by position in the
+    training images; `names` and `labels` describe the samples.
     """
 
-    samples: list[Thumbnail]
+    samples: Mapping[int, Thumbnail]
+    originals: frozenset[int]
     means: list[Thumbnail]
     extremes: dict[int, Thumbnail]
     names: list[str]
@@ -102,24 +141,39 @@ class _Shown:
     train: ImageSet
 
     @classmethod
-    def of(cls, found: Overview, train: ImageSet) -> _Shown:
+    def of(cls, found: Overview, train: ImageSet, originals: Mapping[int, Pixels]) -> _Shown:
         """Encode the images."""
         chosen = train.take(found.sample)
-        samples = thumbnails(chosen.images, SAMPLES_BUDGET)
+        at = {position: place for place, position in enumerate(found.sample.tolist())}
+        large = _encoded_originals(
+            {one: originals[one] for one in original_positions(found, train) if one in originals}
+        )
+        whole = {at[position]: thumbnail for position, thumbnail in large.items() if position in at}
+        rest = [place for place in range(len(chosen)) if place not in whole]
+        decoded = thumbnails(chosen.images[np.array(rest, dtype=np.int64)], SAMPLES_BUDGET)
+        samples = whole | dict(zip(rest, decoded, strict=False))
         by_class: dict[int, list[int]] = defaultdict(list)
-        for place in range(len(samples)):
+        for place in sorted(samples):
             by_class[int(chosen.labels[place])].append(place)
-        positions = list(extreme_positions(found.spreads))
+        positions = [position for position in extreme_positions(found.spreads) if position not in large]
         extremes = thumbnails(train.images[np.array(positions, dtype=np.int64)], EXTREMES_BUDGET)
         return cls(
             samples,
+            frozenset(whole),
             thumbnails(found.means, MEANS_BUDGET),
-            dict(zip(positions, extremes, strict=False)),
+            large | dict(zip(positions, extremes, strict=False)),
             [as_printable(chosen.name_of(place)) for place in range(len(chosen))],
             chosen.labels,
             by_class,
             train,
         )
+
+
+def _encoded_originals(originals: Mapping[int, Pixels]) -> dict[int, Thumbnail]:
+    """Thumbnails of originals by position; tiny ones are stored as other tiny images are."""
+    storages = None if all(map(is_pixelated, originals.values())) else _ORIGINALS
+    found = thumbnails(list(originals.values()), ORIGINALS_BUDGET, storages)
+    return dict(zip(originals, found, strict=False))
 
 
 def _facts(found: Overview) -> list[tuple[str, str]]:
@@ -203,12 +257,18 @@ def _tree(found: Overview, shown: _Shown) -> list[dict[str, Any]]:
     classes = _shown_names(found.classes)
     for index, name in enumerate(found.classes):
         if name in found.superclasses:
-            places = shown.by_class.get(index, [])
-            image = _image(places[0], shown, classes) if places else None
             groups[_shown_name(found.superclasses[name])].append(
-                {"index": index, "name": classes[index], "image": image}
+                {"index": index, "name": classes[index], "image": _small_image(index, shown)}
             )
     return [{"name": name, "classes": groups[name]} for name in sorted(groups)]
+
+
+def _small_image(index: int, shown: _Shown) -> Thumbnail | None:
+    """An image of a class for a list; one that is not from its original, since it is on the page a second time."""
+    small = [place for place in shown.by_class.get(index, []) if place not in shown.originals]
+    if small and len(shown.train.classes) <= MOST_SAMPLED:
+        return shown.samples[small[0]]
+    return shown.means[index] if index < len(shown.means) else None
 
 
 def _map(found: Overview, shown: _Shown) -> dict[str, Any]:
@@ -228,7 +288,7 @@ def _map(found: Overview, shown: _Shown) -> dict[str, Any]:
         "names": shown.names,
         "classes": classes,
     }
-    marked = [place for place in found.map.crossing.tolist() if place < len(shown.samples)]
+    marked = [place for place in found.map.crossing.tolist() if place in shown.samples]
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
     legend = list(zip(names, colors, strict=True)) if 1 < len(names) <= MOST_COLORS else []
     return {
@@ -305,6 +365,9 @@ def _shapes(found: Shapes, side: int) -> dict[str, Any]:
     return {
         "side": side,
         "different": len(found.sizes),
+        "drawn": min(len(found.sizes), MOST_SIZES),
+        "scattered": found.are_scattered(MOST_LISTED),
+        "by_area": [(name, f"{width:,}×{height:,}") for name, width, height in found.by_area()],
         "sizes": [
             (f"{width:,}×{height:,}", f"{count:,}", percent(count / total))
             for width, height, count in found.sizes[:MOST_LISTED]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -13,6 +13,8 @@ from thirtytwo.data.load import load_dataset, parse
 from thirtytwo.data.types import DataSet, Together
 from thirtytwo.doctor import checks  # noqa: F401  registers the checks
 from thirtytwo.doctor.base import CHECKS, SEVERITIES, Check, Finding, Severity
+from thirtytwo.doctor.checks.few_images import FewImages
+from thirtytwo.doctor.checks.missing_classes import MissingClasses
 from thirtytwo.doctor.checks.unreadable import Unreadable, Unusable
 from thirtytwo.doctor.out_of_fold import check_fixes, fixes_of, read_out_of_fold
 from thirtytwo.doctor.subject import Subject
@@ -23,6 +25,8 @@ from thirtytwo.text import listing
 
 BY_PREDICTIONS = "T501"
 """Code of the check that uses predictions."""
+BLOCKING = frozenset({Unusable.code, MissingClasses.code, FewImages.code})
+"""Codes of the checks whose errors mean that training refuses the data."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +51,16 @@ class Diagnosis:
     def count(self, severity: Severity) -> int:
         """Number of findings of a severity."""
         return sum(finding.severity == severity for finding in self.findings)
+
+    @property
+    def blocking(self) -> tuple[Finding, ...]:
+        """The findings for which training refuses the data as it is, apart from images that cannot be read."""
+        return tuple(found for found in self.findings if found.severity == "error" and found.code in BLOCKING)
+
+    @property
+    def is_blocked(self) -> bool:
+        """Whether training refuses the data as it is, for another reason than images that cannot be read."""
+        return bool(self.blocking)
 
     def reaches(self, severity: Severity | Literal["never"]) -> bool:
         """Whether a finding is as severe as this, or more."""
@@ -91,13 +105,17 @@ def diagnose(
         OfflineError: it is not on this machine and cannot be downloaded.
     """
     chosen = chosen_checks(muted, only, costly, [] if predictions is None else [BY_PREDICTIONS])
-    parse(spec)
+    parse(spec, data_root=data_root)
     fixes = None if predictions is None else fixes_of(predictions)
     if fixes is not None and predictions is not None:
         check_fixes(fixes, spec, predictions, data_root)
     unreadable: list[ImageError] = []
-    try:
-        data = load_dataset(
+    lacking: list[tuple[str, str]] = []
+
+    def load(split_test: bool) -> DataSet:
+        unreadable.clear()
+        lacking.clear()
+        return load_dataset(
             spec,
             data_root=data_root,
             image_size=image_size,
@@ -106,17 +124,44 @@ def diagnose(
             cache=cache,
             unreadable=unreadable,
             together=_kept(spec, seed, data_root, fixes),
+            split_test=split_test,
             fix_plan=fixes,
+            lacking=lacking,
         )
+
+    try:
+        data, undivided = _load_divided(load)
     except OfflineError:
         raise
     except DataError as error:
         findings = [*Unreadable.findings(unreadable), Unusable.finding(error.message, fix=error.fix or "")]
         return Diagnosis(spec, None, tuple(findings), ())
     out_of_fold = None if predictions is None else read_out_of_fold(predictions, data)
-    subject = Subject(data, unreadable, spec=spec, data_root=data_root, out_of_fold=out_of_fold)
+    subject = Subject(
+        data,
+        unreadable,
+        spec=spec,
+        data_root=data_root,
+        out_of_fold=out_of_fold,
+        lacking=lacking,
+        undivided=undivided,
+    )
     found = tuple(finding for check in chosen for finding in check().run(subject))
     return Diagnosis(spec, subject, by_severity(found), tuple(check.code for check in chosen), fixes)
+
+
+def _load_divided(load: Callable[[bool], DataSet]) -> tuple[DataSet, DataError | None]:
+    """Load data with a test set, or without one and the reason where none can be split off.
+
+    Raises:
+        DataError: it cannot be loaded at all.
+    """
+    try:
+        return load(True), None
+    except OfflineError:
+        raise
+    except DataError as error:
+        return load(False), error
 
 
 def _kept(spec: str, seed: int, data_root: Path | None, fixes: FixPlan | None) -> Together | None:

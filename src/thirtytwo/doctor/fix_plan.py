@@ -1,7 +1,7 @@
 """Suggest fixes for the findings of a diagnosis, as a plan that people read and edit before it is applied.
 
-Test images stay as they are unless they cannot be read: runs before and after the fixes are compared on them, and a
-test set that is corrected by a model's predictions agrees more with models.
+Test images stay as they are unless they cannot be read, or training refuses the data with them: runs before and after
+the fixes are compared on them, and a test set that is corrected by a model's predictions agrees more with models.
 """
 
 from __future__ import annotations
@@ -10,15 +10,21 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from thirtytwo.config.recommend import is_small
-from thirtytwo.data.fixes import Fix, FixPlan
+from thirtytwo.data.fixes import Action, Fix, FixPlan
+from thirtytwo.data.split import TEST_FRACTION, places_of
 from thirtytwo.data.types import DataSet
 from thirtytwo.doctor.base import CHECKS, Finding, Place
 from thirtytwo.doctor.checks.exact_across_splits import ExactAcrossSplits
 from thirtytwo.doctor.checks.exact_conflicts import ExactConflicts
 from thirtytwo.doctor.checks.exact_within_split import ExactWithinSplit
+from thirtytwo.doctor.checks.few_images import FewImages, indivisible
 from thirtytwo.doctor.checks.label_errors import LabelErrors
+from thirtytwo.doctor.checks.missing_classes import MissingClasses, is_needed
 from thirtytwo.doctor.checks.near_across_splits import NearAcrossSplits
+from thirtytwo.doctor.checks.similar_names import folded_name
 from thirtytwo.doctor.checks.single_color import SingleColor
 from thirtytwo.doctor.checks.unreadable import Unreadable
 from thirtytwo.doctor.diagnose import Diagnosis
@@ -35,6 +41,8 @@ DOUBTFUL, DOUBTFUL_PHOTOGRAPHS = 0.4, 0.5
 with 5 % flipped labels, `benchmarks/label_errors.py`. Photographs are predicted once only, so they need more."""
 _ORDER = ("train", "val", TEST)
 _NAMED = 3
+VAL_FRACTION = 0.1
+"""Share of the training images of a class that are moved to a validation split without the class."""
 
 
 @dataclass(frozen=True)
@@ -54,20 +62,27 @@ class Suggestions:
 
 @dataclass(frozen=True)
 class _Suggestion:
-    """A fix of an image, and how certain it is, 0 to 1; `place` is None for an image that cannot be read."""
+    """A fix of an image, and how certain it is, 0 to 1.
+
+    `place` is None for an image that cannot be read; `needed` says that training refuses the data without the fix, so
+    that it also changes test images, and the last of a class.
+    """
 
     place: Place | None
     fix: Fix
     certainty: float = 1.0
+    needed: bool = False
 
 
 def suggest_fixes(diagnosis: Diagnosis) -> Suggestions:
     """Suggest what to do about the findings of a diagnosis.
 
-    Of equal images one stays, and of copies in several splits those in the split that is not trained on; copies with
-    different labels are all dropped unless one label has a majority of `MAJORITY` to 1. Probably wrong labels are
-    replaced by confident predictions. Images that are of one color or cannot be read are dropped. If a plan was applied
-    to the data before the diagnosis, its fixes are part of the suggested plan, which is for the data as it is stored.
+    A class of which a split lacks images that training needs gets some from train, or the name of a class that is
+    spelled almost the same; otherwise it is dropped from all splits. Of equal images one stays, and of copies in
+    several splits those in the split that is not trained on; copies with different labels are all dropped unless one
+    label has a majority of `MAJORITY` to 1. Probably wrong labels are replaced by confident predictions. Images that
+    are of one color or cannot be read are dropped. If a plan was applied to the data before the diagnosis, its fixes
+    are part of the suggested plan, which is for the data as it is stored.
 
     Raises:
         ValueError: the data set could not be loaded.
@@ -76,7 +91,10 @@ def suggest_fixes(diagnosis: Diagnosis) -> Suggestions:
     if subject is None:
         raise ValueError("there is no data set to fix")
     ran = set(diagnosis.ran)
+    needed = [*_missing_classes(subject, diagnosis.findings), *_single_images(subject, diagnosis.findings)]
+    gone = {one.fix.label for one in needed if one.fix.action == "drop"}
     found = [
+        *needed,
         *(_unreadable(subject) if Unreadable.code in ran else ()),
         *_exact(subject, diagnosis.findings),
         *_blank(subject, diagnosis.findings),
@@ -90,14 +108,17 @@ def suggest_fixes(diagnosis: Diagnosis) -> Suggestions:
     fixes: dict[Place | tuple[str, str], Fix] = {}
     for one in found:
         key = one.place or (one.fix.split, one.fix.image)
-        if one.place is not None and one.place.split == TEST:
+        if key in fixes or (one.fix.action == "relabel" and one.fix.to in gone):
+            continue
+        if one.place is not None and one.place.split == TEST and not one.needed:
             test.add(one.place)
-        elif key not in fixes and one.place is not None and left[one.place.split, one.fix.label] < 2:
+        elif one.place is not None and left[one.place.split, one.fix.label] < 2 and not one.needed:
             last.add(one.place)
-        elif key not in fixes:
+        else:
             fixes[key] = one.fix
             left[one.fix.split, one.fix.label] -= one.place is not None
             left[one.fix.split, one.fix.to] += one.fix.action == "relabel"
+            left[one.fix.to, one.fix.label] += one.fix.action == "move"
     by_row = all(images.files is None for images in subject.splits.values())
     every = tuple(fixes.values())
     if diagnosis.fixes is not None:
@@ -147,20 +168,108 @@ def _left(data: DataSet) -> Counter[tuple[str, str]]:
 
 
 def _suggestion(
-    subject: Subject, place: Place, code: str, evidence: str, to: str = "", certainty: float = 1.0
+    subject: Subject,
+    place: Place,
+    code: str,
+    evidence: str,
+    to: str = "",
+    certainty: float = 1.0,
+    *,
+    action: Action | None = None,
+    needed: bool = False,
 ) -> _Suggestion:
-    """A suggestion to relabel an image, or to drop it if `to` is empty."""
+    """A suggestion to relabel an image, or to drop it if `to` is empty, unless another action is given."""
     images = subject.splits[place.split]
     name = str(int(images.rows[place.position])) if images.files is None else images.files[place.position]
     reason = f"{code} {CHECKS.get(code).title}"
-    fix = Fix("relabel" if to else "drop", place.split, name, subject.class_of(place), to, reason, evidence)
-    return _Suggestion(place, fix, certainty)
+    action = action or ("relabel" if to else "drop")
+    fix = Fix(action, place.split, name, subject.class_of(place), to, reason, evidence)
+    return _Suggestion(place, fix, certainty, needed)
 
 
 def _groups(findings: Sequence[Finding], code: str) -> Iterator[tuple[Place, ...]]:
     for finding in findings:
         if finding.code == code:
             yield from finding.groups
+
+
+def _is_reported(findings: Sequence[Finding], code: str) -> bool:
+    """Whether a check found an error, for which training refuses the data."""
+    return any(finding.code == code and finding.severity == "error" for finding in findings)
+
+
+def _missing_classes(subject: Subject, findings: Sequence[Finding]) -> Iterator[_Suggestion]:
+    """Give each class images in every split that needs them, or take all of its images out."""
+    if not _is_reported(findings, MissingClasses.code):
+        return
+    code, classes = MissingClasses.code, subject.data.classes
+    lacking = {
+        index: [name for name in subject.splits if not _count(subject, name, index) and is_needed(subject, name, index)]
+        for index in range(len(classes))
+    }
+    renamed = {
+        index: other for index in lacking if "train" in lacking[index] and (other := _spelled_alike(subject, index))
+    }
+    filled = {
+        (name, other) for index, other in renamed.items() for name in subject.splits if _count(subject, name, index)
+    }
+    for index, label in enumerate(classes):
+        splits = [name for name in lacking[index] if (name, label) not in filled]
+        if not splits:
+            continue
+        what = f"{listing(splits, quoted=False)} {'has' if len(splits) == 1 else 'have'} no images of {label}"
+        if moved := {} if "train" in splits else _moved(subject, index, splits):
+            for place, split in moved.items():
+                yield _suggestion(subject, place, code, what, split, action="move", needed=True)
+        else:
+            for place in subject.places_of([index]):
+                yield _suggestion(subject, place, code, what, renamed.get(index, ""), needed=True)
+
+
+def _count(subject: Subject, split: str, index: int) -> int:
+    """Number of images of a class in a split."""
+    return int(subject.splits[split].counts[index])
+
+
+def _spelled_alike(subject: Subject, index: int) -> str:
+    """The one class with training images whose name is almost that of another class; empty: there is no such."""
+    name, data = folded_name(subject.data.classes[index]), subject.data
+    trained = [label for label, count in zip(data.classes, data.train.counts, strict=True) if count]
+    alike = [label for label in trained if folded_name(label) == name]
+    return alike[0] if len(alike) == 1 else ""
+
+
+def _moved(subject: Subject, index: int, splits: Sequence[str]) -> dict[Place, str]:
+    """Training images of a class that are moved to splits which lack it; empty where too few would be left.
+
+    They are chosen by their content; equal images and near-duplicates stay together.
+    """
+    train = subject.data.train
+    units = {position: int(train.hashes[position]) for position in np.flatnonzero(train.labels == index).tolist()}
+    for group in subject.near_groups:
+        members = [place.position for place in group.places if place.split == "train" and place.position in units]
+        units |= dict.fromkeys(members, min((units[position] for position in members), default=0))
+    different = np.unique(np.array(list(units.values()), dtype=np.uint64))
+    if len(different) < 2 * len(splits) + 1:
+        return {}
+    order = different[np.argsort(places_of(different, "missing in a split"), kind="stable")].tolist()
+    moved: dict[Place, str] = {}
+    for split in splits:
+        share = TEST_FRACTION if split == TEST else VAL_FRACTION
+        count = max(1, round(share * len(different)))
+        chosen, order = set(order[:count]), order[count:]
+        moved |= {Place("train", position): split for position, unit in units.items() if unit in chosen}
+    return moved
+
+
+def _single_images(subject: Subject, findings: Sequence[Finding]) -> Iterator[_Suggestion]:
+    """Drop the classes of which no test images can be split off."""
+    if subject.undivided is None or not _is_reported(findings, FewImages.code):
+        return
+    for index in indivisible(subject):
+        for place in subject.places_of([index]):
+            evidence = "its class cannot be both in training and in test"
+            yield _suggestion(subject, place, FewImages.code, evidence, needed=True)
 
 
 def _unreadable(subject: Subject) -> Iterator[_Suggestion]:

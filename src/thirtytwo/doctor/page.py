@@ -219,7 +219,7 @@ def _summary(diagnosis: Diagnosis) -> dict[str, Any]:
     known = [CHECKS.get(code) for code in CHECKS]
     return {
         "name": _short(diagnosis.spec, LONGEST_NAME),
-        "heading": _short(diagnosis.spec.rstrip("/").rpartition("/")[2] or diagnosis.spec, LONGEST_NAME),
+        "heading": _short(_heading(diagnosis), LONGEST_NAME),
         "splits": [] if subject is None else [(name, len(images)) for name, images in subject.splits.items()],
         "total": 0 if subject is None else len(subject.places),
         "classes": len(classes),
@@ -232,6 +232,13 @@ def _summary(diagnosis: Diagnosis) -> dict[str, Any]:
     }
 
 
+def _heading(diagnosis: Diagnosis) -> str:
+    """The name of the data set; of one that could not be loaded, the last part of what the user gave."""
+    if diagnosis.data is not None:
+        return diagnosis.data.name
+    return diagnosis.spec.rstrip("/").rpartition("/")[2] or diagnosis.spec
+
+
 def verdict(diagnosis: Diagnosis) -> str:
     """The diagnosis in a sentence."""
     if diagnosis.subject is None:
@@ -241,6 +248,8 @@ def verdict(diagnosis: Diagnosis) -> str:
     counts: list[tuple[Severity, int]] = [(severity, diagnosis.count(severity)) for severity in SEVERITIES]
     found = listing([counted(count, severity) for severity, count in counts if count], quoted=False)
     usable = "Parts of this data cannot be used" if diagnosis.count("error") else "This data can be used for training"
+    if diagnosis.is_blocked:
+        usable = "This data cannot be used for training as it is"
     return f"{usable}: {found}."
 
 

@@ -55,7 +55,12 @@ class Review:
             found = suggest_fixes(diagnosis)
             plan, self.test, self.last = found.plan, found.test, found.last
             subject = Subject(
-                subject.data, subject.unreadable, spec=subject.spec, data_root=subject.data_root
+                subject.data,
+                subject.unreadable,
+                spec=subject.spec,
+                data_root=subject.data_root,
+                lacking=tuple(subject.lacking),
+                undivided=subject.undivided,
             )  # without features and thumbnails of all images
         self.diagnosis = replace(diagnosis, subject=subject)
         self.items = tuple(_items(subject, plan, diagnosis.findings)) if subject is not None else ()

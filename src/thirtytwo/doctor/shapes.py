@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from math import ceil
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +13,10 @@ import numpy.typing as npt
 from thirtytwo.images.header import FileFacts
 
 RATIO_BINS = 24
+SCATTERED = 0.1
+"""Share of the images that the most frequent sizes have at least where a list of them says something."""
+AREAS = {"Smallest": 0.0, "25 % are smaller": 0.25, "Median": 0.5, "75 % are smaller": 0.75, "Largest": 1.0}
+"""Images whose sizes describe those of all, with the share of images that have a smaller area."""
 RATIOS = (0.4, 2.5)
 """Range of width divided by height in the histogram; what lies beyond counts in its last bins."""
 
@@ -40,11 +45,45 @@ class Shapes:
         """Number of images."""
         return self.portrait + self.square + self.landscape
 
+    def are_scattered(self, listed: int) -> bool:
+        """Whether hardly any images share a size, so that a list of the most frequent ones says little.
+
+        `listed` is the number of sizes that the list has room for.
+        """
+        most = sum(count for *_, count in self.sizes[:listed])
+        return len(self.sizes) > listed and (self.sizes[0][2] == 1 or most < SCATTERED * self.images)
+
+    def by_area(self) -> list[tuple[str, int, int]]:
+        """What share of the images is smaller, as words, with width and height: from the smallest to the largest."""
+        ordered = sorted(self.sizes, key=_area)
+        ends = np.cumsum([count for *_, count in ordered])
+        places = {name: int(np.searchsorted(ends, max(1, ceil(share * self.images)))) for name, share in AREAS.items()}
+        return [(name, *ordered[place][:2]) for name, place in places.items()]
+
+    def typical(self, most: int) -> list[tuple[int, int, int]]:
+        """At most `most` sizes: the most frequent ones and, of those that are equally frequent, some of every area.
+
+        Those with the smallest and the largest width and height are always among them; `most` is at least 4.
+        """
+        if len(self.sizes) <= most:
+            return list(self.sizes)
+        ends = [end(self.sizes, key=lambda size: size[axis]) for axis in (0, 1) for end in (min, max)]
+        rest = [size for size in self.sizes if size not in ends]
+        room = most - len(set(ends))
+        more = [size for size in rest if size[2] > rest[room - 1][2]]
+        equal = sorted((size for size in rest if size[2] == rest[room - 1][2]), key=_area)
+        places = np.linspace(0, len(equal) - 1, room - len(more)).astype(np.int64)
+        return [*dict.fromkeys(ends), *more, *(equal[place] for place in places.tolist())]
+
     def median(self) -> tuple[int, int]:
         """Medians of width and height in pixels."""
         return _median((width, count) for width, _, count in self.sizes), _median(
             (height, count) for _, height, count in self.sizes
         )
+
+
+def _area(size: tuple[int, int, int]) -> tuple[int, tuple[int, int, int]]:
+    return size[0] * size[1], size
 
 
 def _median(values: Iterable[tuple[int, int]]) -> int:

@@ -17,7 +17,9 @@ EXTREMES = 8
 _FLAT = 1e-3
 """Contrast up to which an image has a single color, and so no sharpness."""
 _TAIL = 0.1
-"""Percentage of the images at each end that histograms count in their last bins, so that a few do not stretch them."""
+"""Percentage of the images at each end that a histogram leaves out where they would stretch it."""
+_STRETCH = 0.5
+"""Part of the width of a histogram without them that they may add at each end before they are left out."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,9 +28,11 @@ class Spread:
 
     Attributes:
         name: the statistic, `brightness`, `contrast` or `sharpness`.
-        counts: histogram, int64 `(B,)`, of `FEWEST_BINS` to `BINS` bins; the outer ones count all images beyond them.
+        counts: histogram, int64 `(B,)`, of `FEWEST_BINS` to `BINS` bins.
         low: left edge of the histogram.
         high: right edge of the histogram.
+        below: number of images left of the histogram, whose lowest value is that of `lowest`.
+        above: number of images right of it.
         median: the median value.
         lowest: positions of the images with the lowest values, lowest first, int64.
         lowest_values: their values, float32.
@@ -40,6 +44,8 @@ class Spread:
     counts: npt.NDArray[np.int64]
     low: float
     high: float
+    below: int
+    above: int
     median: float
     lowest: npt.NDArray[np.int64]
     lowest_values: Floats
@@ -60,24 +66,34 @@ def spreads(statistics: PixelStatistics, extremes: int = EXTREMES) -> tuple[Spre
 
 
 def _spread(name: str, values: Floats, positions: npt.NDArray[np.int64], extremes: int) -> Spread:
-    low, high = np.percentile(values, (_TAIL, 100 - _TAIL)).tolist()
-    if high <= low:
-        low, high = low - 0.5, high + 0.5
+    low, high = _edges(values)
     order = np.argsort(values, kind="stable")
     lowest, highest = order[:extremes], order[::-1][:extremes]
     bins = max(FEWEST_BINS, min(BINS, round(2 * len(values) ** 0.5)))
-    counts, _ = np.histogram(np.clip(values, low, high), bins, (low, high))
+    exact = values.astype(np.float64)
+    counts, _ = np.histogram(exact, bins, (low, high))
     return Spread(
         name,
         counts.astype(np.int64),
         low,
         high,
+        int((exact < low).sum()),
+        int((exact > high).sum()),
         float(np.median(values)),
         positions[lowest],
         values[lowest],
         positions[highest],
         values[highest],
     )
+
+
+def _edges(values: Floats) -> tuple[float, float]:
+    """Left and right edge of a histogram: of all values, but for a few that lie far beyond the others."""
+    low, high = np.percentile(values, (_TAIL, 100 - _TAIL)).tolist()
+    room = _STRETCH * (high - low)
+    near = values[(values >= low - room) & (values <= high + room)]
+    low, high = float(near.min()), float(near.max())
+    return (low, high) if high > low else (low - 0.5, high + 0.5)
 
 
 def extreme_positions(found: tuple[Spread, ...]) -> Iterator[int]:

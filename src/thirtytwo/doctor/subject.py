@@ -28,7 +28,7 @@ from thirtytwo.doctor.near_duplicates import (
 )
 from thirtytwo.doctor.out_of_fold import OutOfFold
 from thirtytwo.doctor.statistics import PixelStatistics, pixel_statistics
-from thirtytwo.errors import ImageError
+from thirtytwo.errors import DataError, ImageError
 from thirtytwo.images.header import FileFacts, read_facts
 from thirtytwo.text import readable_names
 
@@ -50,6 +50,8 @@ class Subject:
         spec: how the data set was named on the command line; None for data in memory.
         data_root: folder where known data sets are looked for, if not the default.
         out_of_fold: predictions of a cross-validation, if there are any.
+        lacking: each split with a class that it lacks but needs for training.
+        undivided: why no test set could be split off the data, which needs one for training; None: it has one.
     """
 
     def __init__(
@@ -60,11 +62,14 @@ class Subject:
         spec: str | None = None,
         data_root: Path | None = None,
         out_of_fold: OutOfFold | None = None,
+        lacking: Sequence[tuple[str, str]] = (),
+        undivided: DataError | None = None,
     ) -> None:
         self.data = data
         self.unreadable = tuple(unreadable)
         self.spec, self.data_root = spec, data_root
         self.out_of_fold = out_of_fold
+        self.lacking, self.undivided = frozenset(lacking), undivided
 
     @property
     def splits(self) -> Mapping[str, ImageSet]:
@@ -80,6 +85,14 @@ class Subject:
     def places(self) -> tuple[Place, ...]:
         """Every image: the splits in their order."""
         return tuple(Place(name, position) for name, images in self.splits.items() for position in range(len(images)))
+
+    def places_of(self, classes: Sequence[int]) -> tuple[Place, ...]:
+        """The images of some classes, given by their indices, the splits in their order."""
+        return tuple(
+            Place(name, position)
+            for name, images in self.splits.items()
+            for position in np.flatnonzero(np.isin(images.labels, classes)).tolist()
+        )
 
     def label(self, place: Place) -> int:
         """Label of an image, an index into the classes."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,12 +12,14 @@ from thirtytwo.config.recommend import is_small
 from thirtytwo.data.fixes import FixPlan, recipe_fixes
 from thirtytwo.data.load import load_dataset, survey
 from thirtytwo.data.types import DataSet
-from thirtytwo.doctor.data_page import render_data_page
+from thirtytwo.doctor.data_page import ORIGINAL_SIDE, original_positions, render_data_page
+from thirtytwo.doctor.originals import load_originals
 from thirtytwo.doctor.overview import survey_data
 from thirtytwo.doctor.subject import Subject
 from thirtytwo.doctor.together import kept_together
 from thirtytwo.errors import require
 from thirtytwo.io import check_writable, expand_home, write_text
+from thirtytwo.text import listing
 
 if TYPE_CHECKING:
     from thirtytwo.config.recipe import Recipe
@@ -81,7 +83,31 @@ def write_data_page(
         require(module, "train")
     samples = None if recipe is None else augment_data(spec, recipe, overrides or {}, data_root=data_root)
     fixes = None if samples is None else samples.fixes
+    data = load_shown(spec, data_root=data_root, fixes=fixes)
+    subject = Subject(data, spec=spec, data_root=data_root)
+    found = survey_data(subject, most)
+    page = render_data_page(
+        found,
+        data.train,
+        originals=load_originals(subject, original_positions(found, data.train), ORIGINAL_SIDE),
+        samples=None if samples is None else samples.samples,
+        recipe="" if samples is None else samples.recipe.name,
+    )
+    write_text(target, page)
+    return DataPage(target, data)
+
+
+def load_shown(spec: str, *, data_root: Path | None = None, fixes: FixPlan | None = None) -> DataSet:
+    """Load a data set to be shown, with a page or without: divided as in training, photographs at `PHOTOGRAPH_SIDE`.
+
+    Images that cannot be read are left out, and splits may lack classes that training needs; both are noted in
+    `DataSet.skipped`.
+
+    Raises:
+        UnknownNameError, DataError, OfflineError: as `load_dataset`.
+    """
     kept = kept_together(spec, DataSettings(skip_unreadable=True), data_root, fixes)  # as in training
+    lacking: list[tuple[str, str]] = []
     data = load_dataset(
         spec,
         data_root=data_root,
@@ -89,16 +115,14 @@ def write_data_page(
         skip_unreadable=True,
         together=kept.together,
         fix_plan=fixes,
+        lacking=lacking,
     )
-    found = survey_data(Subject(data, spec=spec, data_root=data_root), most)
-    page = render_data_page(
-        found,
-        data.train,
-        samples=None if samples is None else samples.samples,
-        recipe="" if samples is None else samples.recipe.name,
+    missing = {name: [label for split, label in lacking if split == name] for name, _ in lacking}
+    notes = tuple(
+        f"{name} has no images of {listing(labels)}, without which training stops: see thirtytwo data doctor"
+        for name, labels in missing.items()
     )
-    write_text(target, page)
-    return DataPage(target, data)
+    return replace(data, skipped=(*notes, *data.skipped), warnings=(*notes, *data.warnings))
 
 
 def _side_of(spec: str, data_root: Path | None) -> int | Literal["auto"]:

@@ -290,6 +290,34 @@ def test_unreadable_images(make, tmp_path):
     assert "a/1.png" in done.skipped[0]
 
 
+@pytest.mark.parametrize("format", ["folder", "csv", "parquet", "webdataset", "npz"])
+def test_images_whose_header_alone_can_be_read(make, tmp_path, format):
+    """An image that is cut short in its pixels is as unreadable as one without a header."""
+    root = make.tree(tmp_path / "in", {"a": 3, "b": 3}, side=32)
+    stream = io.BytesIO()
+    Image.fromarray(make.pixels(9, 32)).save(stream, "JPEG")
+    (root / "a" / "cut.jpg").write_bytes(stream.getvalue()[:-200])
+    (root / "b" / "cut.png").write_bytes(make.png(8, 32)[:-900])
+    with pytest.raises(DataError) as caught:
+        export_dataset(str(root), format, tmp_path / "out")
+    assert all(name in caught.value.message for name in ("2 of 8 images", "a/cut.jpg", "b/cut.png"))
+    assert not any(tmp_path.glob("out*"))
+    done = export_dataset(str(root), format, tmp_path / "out", skip_unreadable=True)
+    assert done.images == {"train": 6}
+    assert all(name in done.skipped[0] for name in ("a/cut.jpg", "b/cut.png"))
+    assert sum(len(part.rows) for part in open_undecoded(str(done.path)).parts.values()) == 6
+
+
+def test_progress_covers_checking_and_writing(pets, tmp_path):
+    checked, written = [], []
+    export_dataset(
+        str(pets), "folder", tmp_path / "out",
+        checking=lambda *done: checked.append(done), progress=lambda *done: written.append(done),
+    )  # fmt: skip
+    assert checked == [(number + 1, 16) for number in range(16)]
+    assert written[-1] == (16, 16)
+
+
 def test_imbalance_cannot_be_exported(tmp_path):
     with pytest.raises(DataError, match="imbalance"):
         export_dataset("digits?imbalance=10", "folder", tmp_path / "out")

@@ -50,6 +50,20 @@ def test_folder_with_metadata(make, tmp_path):
     assert load_dataset(str(tmp_path), whole=True).train.counts.tolist() == [4, 4]
 
 
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        ("labels.csv", "pets"),
+        ("Data.CSV", "pets"),
+        ("train.csv", "pets"),
+        ("beetles.csv", "beetles"),
+        ("a.b.tsv", "a.b"),
+    ],
+)
+def test_a_table_whose_name_says_nothing_is_called_by_its_folder(make, tmp_path, file, name):
+    assert load_dataset(write(make, tmp_path / "pets", table(), name=file), whole=True).name == name
+
+
 def test_repeated_row_counts_once(make, tmp_path):
     data = load_dataset(write(make, tmp_path, [*table(), "cat/0.png,cat"]), whole=True)
     assert len(data.train) == 8

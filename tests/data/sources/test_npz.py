@@ -31,6 +31,10 @@ def test_arrays_as_keras_has_them(tmp_path, save, shape):
     )
     data = load_dataset(file)
     assert data.name == "mnist"
+    (tmp_path / "digits").mkdir()
+    same = (tmp_path / "mnist.npz").rename(tmp_path / "digits" / "data.npz")
+    assert load_dataset(str(same)).name == load_dataset(str(same.parent)).name == "digits"
+    same.rename(tmp_path / "mnist.npz")
     assert data.classes == ("0", "1", "2")
     np.testing.assert_array_equal(data.train.labels, LABELS)
     colored = np.broadcast_to(x_train.reshape(12, *shape[:2], -1), (12, *shape[:2], 3))

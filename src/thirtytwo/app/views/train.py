@@ -172,10 +172,10 @@ def _check(spec: str) -> _Checked:
     found = survey(spec, data_root=root)
     diagnosis = diagnose(spec, data_root=root)
     rows, problem = 0, ""
-    if diagnosis.subject is None:
-        worst = diagnosis.findings[-1]
+    if diagnosis.subject is None or diagnosis.is_blocked:
+        worst = diagnosis.blocking[-1]
         problem = plain(f"{worst.what} {worst.fix}".strip(), added=False)
-    else:
+    if diagnosis.subject is not None:
         rows = len(diagnosis.subject.data.train)
         for part in diagnosis.subject.splits.values():
             release_pages(part.images)

@@ -7,8 +7,10 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from secrets import token_hex
 
@@ -23,14 +25,18 @@ from thirtytwo.data.manifest import CHECKSUMS, MANIFEST, Manifest
 from thirtytwo.data.sources.folder import open_local
 from thirtytwo.data.split import SPLITS, Positions, Split
 from thirtytwo.data.types import IMBALANCE, Request
-from thirtytwo.data.undecoded import Source, UndecodedDataSet
+from thirtytwo.data.undecoded import Source, UndecodedDataSet, UndecodedPart
 from thirtytwo.errors import DataError, ExportError, ImageError, OutputError
-from thirtytwo.images.header import read_facts
+from thirtytwo.images.decode import load_image
+from thirtytwo.images.render import from_ppm
 from thirtytwo.inputs import refuse_folder_in_data
 from thirtytwo.io import LOCK, expand_home, lock_directory, refuse_long_name, write_json
+from thirtytwo.machine import cpu_count
 from thirtytwo.run_paths import FIXES
 from thirtytwo.text import counted, listing
 
+_AHEAD = 8
+"""Images that are read ahead for each thread."""
 _FILE_SUFFIXES = (".csv", ".npz", ".parquet", ".tar", ".gz", ".tgz", ".zip", ".json")
 
 Progress = Callable[[int, int], None]
@@ -69,11 +75,13 @@ def export_dataset(
     resume: bool = False,
     force: bool = False,
     progress: Progress | None = None,
+    checking: Progress | None = None,
 ) -> Exported:
     """Write a data set to a new folder in another layout.
 
-    Encoded images stay byte for byte as they are where the format stores files; arrays become PNG. While it is written,
-    the export is in `OUT.partial`.
+    Encoded images stay byte for byte as they are where the format stores files; arrays become PNG. Every image is
+    decoded once before anything is written, so that no file goes on that cannot be read. While it is written, the
+    export is in `OUT.partial`.
 
     Args:
         spec: the data set, as for `load_dataset`.
@@ -84,7 +92,8 @@ def export_dataset(
         skip_unreadable: leave out images that cannot be read instead of raising an error.
         resume: continue an interrupted export, if there is one.
         force: replace an earlier export at `out`, and an unfinished one unless `resume` is set.
-        progress: called from time to time.
+        progress: called from time to time while images are written.
+        checking: the same, while images are decoded before.
 
     Raises:
         UnknownNameError, OfflineError: no such format or data set.
@@ -96,11 +105,12 @@ def export_dataset(
     kind, out = EXPORTS.get(format), expand_home(out)
     if out.name in ("", ".."):  # such as "."
         out = out.resolve()
+    parse(spec, data_root=data_root)
     _check_out(out, spec, force=force)
     work = _work_of(out)
     _check_unfinished(work, resume=resume, force=force)
     data = _opened(spec, data_root)
-    survey = _survey(data, skip_unreadable=skip_unreadable)
+    survey = _survey(data, skip_unreadable=skip_unreadable, checking=checking)
     plan = _plan(data, survey)
     writer = kind(work, plan)
     key = digest([format, png, plan.classes, plan.superclasses, survey.content])
@@ -177,7 +187,7 @@ def _prepare(work: Path, *, resume: bool) -> None:
 
 @dataclass(frozen=True, eq=False)
 class _Survey:
-    """What the headers of all images say.
+    """What is known of all images before they are written.
 
     Attributes:
         positions: those of the images to export, by split.
@@ -192,8 +202,8 @@ class _Survey:
     skipped: tuple[str, ...]
 
 
-def _survey(data: UndecodedDataSet, *, skip_unreadable: bool) -> _Survey:
-    """Read the header of every image.
+def _survey(data: UndecodedDataSet, *, skip_unreadable: bool, checking: Progress | None = None) -> _Survey:
+    """Decode every image.
 
     Raises:
         DataError: images cannot be read, or there are none.
@@ -202,16 +212,18 @@ def _survey(data: UndecodedDataSet, *, skip_unreadable: bool) -> _Survey:
     sizes: Counter[tuple[int, int]] = Counter()
     positions: dict[Split, Positions] = {}
     causes: list[ImageError] = []
+    done, every = 0, sum(len(part.rows) for part in data.parts.values())
     for split in (split for split in SPLITS if split in data.parts):
         part = data.parts[split]
         kept = []
-        for position, source in enumerate(part.stream(part.rows)):
-            name = part.name_of(int(part.rows[position]))
-            try:
-                sizes[read_facts(source, name).upright] += 1
-            except ImageError as cause:
-                causes.append(cause)
+        for position, (name, source, size) in enumerate(_decoded_sizes(part)):
+            done += 1
+            if checking is not None:
+                checking(done, every)
+            if isinstance(size, ImageError):
+                causes.append(size)
                 continue
+            sizes[size] += 1
             kept.append(position)
             found.update(repr((split, name, int(part.labels[position]), _identity(source))).encode(errors="replace"))
         if kept:
@@ -219,13 +231,37 @@ def _survey(data: UndecodedDataSet, *, skip_unreadable: bool) -> _Survey:
     reasons = listing((cause.message.rstrip(".") for cause in causes), quoted=False, separator="; ")
     if causes and not skip_unreadable:
         raise DataError(
-            f"{data.where}: {len(causes):,} images cannot be read: {reasons}.",
+            f"{data.where}: {len(causes):,} of {every:,} images cannot be read: {reasons}.",
             "Copy them again, or leave them out with --skip-unreadable.",
         )
     if not positions:
         raise DataError(f"{data.where} has no images that can be read.", "Check the data.")
     notes = (f"skipped {counted(len(causes), 'image')} that cannot be read: {reasons}",) if causes else ()
     return _Survey(positions, sizes, found.hexdigest(), notes)
+
+
+def _decoded_sizes(part: UndecodedPart) -> Iterator[tuple[str, Source, tuple[int, int] | ImageError]]:
+    """Name, source and upright width and height of each image, or the error of decoding it.
+
+    Headers do not say whether the pixels are there. A JPEG is decoded at a small scale, which reads all of it.
+    """
+
+    def decoded(item: tuple[str, Source]) -> tuple[int, int] | ImageError:
+        name, source = item
+        pixels = from_ppm(source) if isinstance(source, bytes) else None
+        if pixels is not None:
+            return pixels.shape[1], pixels.shape[0]
+        try:
+            image = load_image(source, 1, name=name)
+        except ImageError as cause:
+            return cause
+        return image.width, image.height
+
+    workers = cpu_count(8)
+    named = zip((part.name_of(row) for row in part.rows.tolist()), part.stream(part.rows), strict=True)
+    with ThreadPoolExecutor(workers) as pool:
+        while items := list(islice(named, _AHEAD * workers)):
+            yield from ((*item, size) for item, size in zip(items, pool.map(decoded, items), strict=True))
 
 
 def _identity(source: Source) -> object:

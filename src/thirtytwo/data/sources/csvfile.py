@@ -15,11 +15,11 @@ import numpy as np
 from thirtytwo.data import cache
 from thirtytwo.data.split import SPLITS, Positions, Split, split_of
 from thirtytwo.data.types import Request, refuse_options
-from thirtytwo.data.undecoded import UndecodedDataSet, UndecodedPart
+from thirtytwo.data.undecoded import UndecodedDataSet, UndecodedPart, name_of_file
 from thirtytwo.errors import DataError, UnknownNameError, did_you_mean
 from thirtytwo.images.discover import IMAGE_SUFFIXES, natural_key
 from thirtytwo.io import free_name
-from thirtytwo.text import counted, csv_text, escape_bytes, listing
+from thirtytwo.text import counted, csv_text, listing
 
 METADATA = "metadata.csv"
 _OF_METADATA = "file_name"
@@ -93,7 +93,7 @@ def open_csv(file: Path, request: Request) -> UndecodedDataSet:
     parts = {name: own for name in SPLITS if (own := [row for row in rows if row.split == name])}
     grouped = any(row.group for row in rows)
     return UndecodedDataSet(
-        name=escape_bytes(file.resolve().parent.name if file.name == METADATA else file.stem),
+        name=name_of_file(file),
         where=str(file),
         classes=classes,
         parts={name: _part(own, classes, tuple(others), grouped=grouped) for name, own in parts.items()},

@@ -16,11 +16,10 @@ from thirtytwo.data.arrays import release_pages
 from thirtytwo.data.sources.tables import KnownDataSet
 from thirtytwo.data.split import SPLITS, Positions, Split
 from thirtytwo.data.types import Request, refuse_options
-from thirtytwo.data.undecoded import UndecodedDataSet, UndecodedPart
+from thirtytwo.data.undecoded import UndecodedDataSet, UndecodedPart, name_of_file
 from thirtytwo.errors import DataError
 from thirtytwo.images.pixels import Pixels
 from thirtytwo.images.render import ppm
-from thirtytwo.text import escape_bytes
 
 SUFFIX, _MEMBER = ".npz", ".npy"
 _LOCAL_HEADER = 30
@@ -61,7 +60,7 @@ def open_npz(root: Path, request: Request, known: KnownDataSet | None = None) ->
     most = max((int(own.max()) for own in labels.values() if len(own)), default=0)
     classes = _classes(file, arrays, most)
     return UndecodedDataSet(
-        name=escape_bytes(file.stem),
+        name=name_of_file(file),
         where=str(file),
         classes=classes,
         parts={split: _part(split, pixels, labels[split]) for split, pixels in found.items()},

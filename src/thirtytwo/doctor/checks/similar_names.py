@@ -26,7 +26,7 @@ class SimilarNames(Check):
         """The names are compared after Unicode's compatibility normalization and case folding, without separators."""
         groups: dict[str, list[str]] = defaultdict(list)
         for name in subject.data.classes:
-            groups[_folded(name)].append(name)
+            groups[folded_name(name)].append(name)
         for names in groups.values():
             if len(names) > 1:
                 yield self.finding(
@@ -34,7 +34,7 @@ class SimilarNames(Check):
                 )
 
 
-def _folded(name: str) -> str:
+def folded_name(name: str) -> str:
     """What names that are almost the same have in common; a name of separators alone is itself."""
     folded = unicodedata.normalize("NFKC", name).casefold().strip()
     return re.sub(r"[\s_-]+", "", folded) or folded

@@ -15,6 +15,7 @@
     shown.src = image.dataset.large || image.src;
     shown.alt = image.alt;
     shown.className = image.classList.contains("pixel") ? "pixel" : "";
+    shown.style.minWidth = "";
     title.textContent = image.alt || image.title;
     const caption = image.closest("figure")?.querySelector("figcaption");
     const words = caption ? [...caption.children].map((one) => one.textContent.trim()) : [image.title];
@@ -22,6 +23,11 @@
     square.hidden = !image.dataset.square;
     square.style.cssText = image.dataset.square ?? "";
   };
+  // A small copy would be blurred at the size of the others.
+  shown.addEventListener("load", () => {
+    const most = shown.className ? 560 : Math.min(560, 3 * shown.naturalWidth);
+    shown.style.minWidth = `min(100cqw, 100cqh, ${most}px)`;
+  });
   const open = (image) => {
     const images = [...image.closest(within).querySelectorAll("img")];
     tour = { images, at: images.indexOf(image) };
