@@ -22,6 +22,8 @@ pytestmark = pytest.mark.long
 
 SCRIPT = Path(__file__).with_name("train_along.py")
 SECONDS = 240
+SAME = 1e-6
+"""Largest difference of weights that rounding may cause in float64, where it is below 1e-9, and of float32 losses."""
 LONG = 400
 """Epochs of a training that is interrupted."""
 TINY = {
@@ -110,24 +112,48 @@ def begin(start: Start, run: Path) -> tuple[subprocess.Popen[str], psutil.Proces
     return process, second
 
 
+def train_along(start: Start, folder: Path, count: int, *more: str) -> None:
+    code, _, error = finish(start(str(SCRIPT), str(folder), str(count), *more))
+    assert code == 0, error
+
+
+def between_processes(folder: Path, case: str) -> float:
+    """Largest difference between the weights of two processes."""
+    first, second = (torch.load(folder / f"{case}-2" / f"weights-{rank}.pt") for rank in (0, 1))
+    return max(float((value - second[name]).abs().max()) for name, value in first.items())
+
+
+def from_one_process(folder: Path, case: str) -> float:
+    """Largest difference between the weights of two processes and those of one, in multiples of the largest weight."""
+    two, one = (torch.load(folder / f"{case}-{count}" / "weights-0.pt") for count in (2, 1))
+    return max(float((value - one[name]).abs().max()) for name, value in two.items())
+
+
 def test_two_processes_train_as_one(start: Start, tmp_path: Path) -> None:
-    for count in ("1", "2"):
-        code, _, error = finish(start(str(SCRIPT), str(tmp_path), count))
-        assert code == 0, error
-    for case in sorted(path.name.removesuffix("-2") for path in tmp_path.glob("*-2")):
-        ranks = [torch.load(tmp_path / f"{case}-2" / f"weights-{rank}.pt") for rank in (0, 1)]
-        assert all(torch.equal(value, ranks[1][name]) for name, value in ranks[0].items()), case
+    for count in (1, 2):
+        train_along(start, tmp_path, count)
+    cases = sorted(path.name.removesuffix("-2") for path in tmp_path.glob("*-2"))
+    assert len(cases) == 7
+    for case in cases:
+        assert between_processes(tmp_path, case) == 0, case
         if case == "norms":  # normalized over half a batch
             continue
-        single = torch.load(tmp_path / f"{case}-1" / "weights-0.pt")
-        for name, value in ranks[0].items():
-            # an image that is drawn twice has two losses, of which one process keeps the last and two the mean
-            tolerance = 3e-3 if case == "selection" else 1e-4
-            torch.testing.assert_close(value, single[name], rtol=1e-3, atol=tolerance, msg=f"{case}: {name}")
+        # an image that is drawn twice has two losses, of which one process keeps the last and two the mean
+        tolerance = 3e-3 if case == "selection" else SAME
+        assert from_one_process(tmp_path, case) < tolerance, case
         rows = [RunDir(tmp_path / f"{case}-{count}").read_history() for count in (1, 2)]
         for one, two in zip(*rows, strict=True):
             for key in ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "val_macro_f1", "lr"):
-                assert two[key] == pytest.approx(one[key], rel=3e-3, abs=1e-4), f"{case}: {key}"
+                assert two[key] == pytest.approx(one[key], rel=max(tolerance, 1e-5), abs=1e-5), f"{case}: {key}"
+
+
+def test_defects_are_found(start: Start, tmp_path: Path) -> None:
+    """What the test above compares differs by far more than it allows where two processes do not work as one."""
+    train_along(start, tmp_path, 1, "sgd")
+    for defect in ("no average", "divided twice", "the same images", "an image less", "another order"):
+        train_along(start, tmp_path, 2, "sgd", defect)
+        assert from_one_process(tmp_path, "sgd") > 100 * SAME, defect
+        assert (between_processes(tmp_path, "sgd") > 0) == (defect == "no average"), defect
 
 
 def test_from_a_shell_and_with_transfer(start: Start, tmp_path: Path) -> None:

@@ -1,14 +1,19 @@
 """Train some recipes on digits in one or two processes, which start each other, and save the weights of each process.
 
-    python train_along.py FOLDER PROCESSES
+    python train_along.py FOLDER PROCESSES [CASE,… [DEFECT]]
 
-The network has no BatchNorm and no dropout and images are not augmented, so that both ways compute the same.
+The network has no BatchNorm and no dropout and images are not augmented, so that both ways compute the same. Weights and
+gradients are float64: in float32, sums over a batch and over its halves differ in the last digits, from which Adam and
+Muon, whose steps do not become smaller with the gradient, make differences of 1e-3.
+
+DEFECT, one of `DEFECTS`, is planted.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +26,13 @@ from thirtytwo.config.resolve import resolve_recipe
 from thirtytwo.data.load import load_dataset
 from thirtytwo.models.base import MODELS, Network
 from thirtytwo.rundir import RunDir
+from thirtytwo.training.batches import Batches
 from thirtytwo.training.fit import fit
-from thirtytwo.training.hardware import choose_hardware
+from thirtytwo.training.hardware import Hardware, choose_hardware
 from thirtytwo.training.launch import joined
+from thirtytwo.training.module import ClassifierModule
+from thirtytwo.training.processes import Processes, current
+from thirtytwo.training.strategy import ChangingDDP
 
 BASE: dict[str, Any] = {
     "model.name": "convolutions",
@@ -60,7 +69,7 @@ class Convolutions(Network):
         self.unused = nn.Parameter(torch.zeros(3))
 
     def forward_features(self, images: Tensor) -> Tensor:
-        return F.relu(self.body(F.max_pool2d(F.relu(self.stem(images)), 2)))
+        return F.relu(self.body(F.max_pool2d(F.relu(self.stem(images.to(self.stem.weight.dtype))), 2)))
 
     def pool(self, maps: Tensor) -> Tensor:
         return maps.mean(dim=(2, 3))
@@ -83,7 +92,40 @@ class Convolutions(Network):
 
 def build(classes: int, options: Mapping[str, Any]) -> Convolutions:
     torch.manual_seed(0)
-    return Convolutions(classes)
+    return Convolutions(classes).double()
+
+
+@dataclass(frozen=True)
+class Exact(Hardware):
+    """Hardware on which Muon computes in float64, too."""
+
+    @property
+    def matrix_arithmetic(self) -> torch.dtype:
+        return torch.float64
+
+
+def _order_of_its_own(batches: Batches, generator: torch.Generator) -> Tensor:
+    return _order(batches, generator.manual_seed(generator.initial_seed() + current().rank))
+
+
+def _divided_twice(module: ClassifierModule, batch: tuple[Tensor, Tensor], number: int) -> dict[str, Tensor]:
+    found = _step(module, batch, number)
+    return found | {"loss": found["loss"] / current().world_size}
+
+
+_order, _step = Batches._order, ClassifierModule.training_step
+DEFECTS: dict[str, tuple[type, str, Callable[..., Any]]] = {
+    "no average": (ChangingDDP, "follow_trainable", lambda ddp, has_unused: None),
+    "divided twice": (ClassifierModule, "training_step", _divided_twice),
+    "the same images": (Processes, "share_of", lambda processes, values: values[:: processes.world_size]),
+    "an image less": (
+        Processes,
+        "share_of",
+        lambda processes, values: values[processes.rank :: processes.world_size][1:],
+    ),
+    "another order": (Batches, "_order", _order_of_its_own),
+}
+"""For each defect, what is replaced, and by what."""
 
 
 def recipe_of(changes: Mapping[str, Any]) -> Recipe:
@@ -91,16 +133,20 @@ def recipe_of(changes: Mapping[str, Any]) -> Recipe:
 
 
 def main() -> None:
-    folder, count = Path(sys.argv[1]), int(sys.argv[2])
+    folder, count, *more = sys.argv[1:]
+    cases = more[0].split(",") if more else list(CASES)
+    if defect := "".join(more[1:]):
+        setattr(*DEFECTS[defect])
     MODELS._entries["convolutions"] = build
     images = load_dataset("digits", image_size=16, resize="squash", seed=0).train
-    with joined(count, None, "cpu", print) as processes:
-        for name, changes in CASES.items():
-            recipe = recipe_of(changes)
+    with joined(int(count), None, "cpu", print) as processes:
+        for name in cases:
+            recipe = recipe_of(CASES[name])
             train, val = images.take(range(640)), images.take(range(640, 741))  # type: ignore[arg-type]
-            run = RunDir(folder / f"{name}-{count}")
+            run = RunDir(Path(folder) / f"{name}-{count}")
             run.path.mkdir(exist_ok=True)
-            fitted = fit(recipe, train, val, run, choose_hardware(recipe.train, "cpu"), show=False)
+            hardware = Exact(**vars(choose_hardware(recipe.train, "cpu")))
+            fitted = fit(recipe, train, val, run, hardware, show=False)
             torch.save(fitted.net.state_dict(), run.path / f"weights-{processes.rank}.pt")
 
 
