@@ -2,9 +2,9 @@
 
     python train_along.py FOLDER PROCESSES [CASE,… [DEFECT]]
 
-The network has no BatchNorm and no dropout and images are not augmented, so that both ways compute the same. Weights and
-gradients are float64: in float32, sums over a batch and over its halves differ in the last digits, from which Adam and
-Muon, whose steps do not become smaller with the gradient, make differences of 1e-3.
+The network has no BatchNorm and no dropout and images are not augmented, so that both ways compute the same. Weights
+and gradients are float64: in float32, sums over a batch and over its halves differ in the last digits, from which Adam
+and Muon, whose steps do not become smaller with the gradient, make differences of 1e-3.
 
 DEFECT, one of `DEFECTS`, is planted.
 """
