@@ -112,7 +112,7 @@ def remote(monkeypatch: pytest.MonkeyPatch) -> Any:
     Before each access, `remote.check` is called with `list`, `read`, `write` or `remove` and the path; what it raises
     is an error of the store.
     """
-    fsspec = pytest.importorskip("fsspec", reason=EXTRA)
+    registry = pytest.importorskip("fsspec.registry", reason=EXTRA)
     from fsspec.implementations.local import LocalFileSystem
 
     class Remote(LocalFileSystem):  # type: ignore[misc]
@@ -139,5 +139,5 @@ def remote(monkeypatch: pytest.MonkeyPatch) -> Any:
             self.check("remove", path)
             super().rm(path, **options)
 
-    monkeypatch.setitem(fsspec.registry._registry, "remote", Remote)
+    monkeypatch.setitem(registry._registry, "remote", Remote)
     return Remote

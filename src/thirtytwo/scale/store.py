@@ -30,7 +30,7 @@ LEFT_SECONDS = 3600.0
 MISSING = "it does not exist"
 """Why a file cannot be read that is not there; other reasons may pass."""
 _CHECK = "Check the address and, for an object store, the credentials and the region."
-_CREDENTIALS = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*://)(?P<user>[^/?#@]*?):(?:[^/?#]*|(?!\d+/)[^@?#]*)@")
+_CREDENTIALS = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*://)(?P<user>[^/?#@]*?):(?:[^/?#]*|(?!\d+/)[^?#]*)@")
 """Name and password; the second form of the latter has slashes, which are not valid, but are in many secrets."""
 _SECRET_OPTION = re.compile(r"secret|password|token|credential|key|sig", re.IGNORECASE)
 _CONTAINER_SCHEMES = ("abfs://", "abfss://", "wasb://", "wasbs://")
