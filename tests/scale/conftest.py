@@ -77,7 +77,7 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 def thirtytwo_process(process_environment: dict[str, str]) -> Run:
     """Runs a command of thirtytwo in a process of its own, after a `program` that changes what it finds there."""
 
-    def run(*arguments: object, program: str = "", seconds: float = 240) -> subprocess.CompletedProcess[str]:
+    def run(*arguments: object, program: str = "", seconds: float = 600) -> subprocess.CompletedProcess[str]:
         program = f"{program}\nimport sys\nfrom thirtytwo.cli.main import main\nmain(sys.argv[1:])"
         return subprocess.run(
             [sys.executable, "-c", program, *map(str, arguments)],

@@ -30,11 +30,11 @@ arrow = pytest.importorskip("pyarrow")
 
 from thirtytwo.scale.predict import ATTEMPTS, Progress, predict_on_cluster  # noqa: E402
 
-pytestmark = [pytest.mark.long, pytest.mark.filterwarnings("default")]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(900), pytest.mark.filterwarnings("default")]
 
 Rows = Callable[..., list[dict[str, Any]]]
 COUNT, BROKEN = 60, 17
-SECONDS = 240.0
+SECONDS = 600.0
 """Longest time for what is sure to happen."""
 
 
