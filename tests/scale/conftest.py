@@ -28,6 +28,24 @@ class Running:
     nodes: Any
 
 
+ATTEMPTS = 6
+"""How often a node is started, for which Ray waits half a minute: a busy machine may need longer."""
+
+
+def start_node(nodes: Any, **options: Any) -> Any:
+    """Start a node of a cluster, or of a new one where its head does not start; returns the cluster."""
+    for attempt in range(ATTEMPTS):
+        try:
+            nodes.add_node(**options)
+            break
+        except Exception as error:  # Ray raises errors of no class of its own
+            if "timed out" not in str(error) or attempt == ATTEMPTS - 1:
+                raise
+            if nodes.head_node is None:
+                nodes = type(nodes)()
+    return nodes
+
+
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """A cluster of two nodes with one CPU core each, to which this process is connected."""
@@ -43,8 +61,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     node: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 100 * 2**20}
     own: Any = Cluster()
     try:
-        own.add_node(**node, include_dashboard=False, ray_client_server_port=port)
-        own.add_node(**node)
+        own = start_node(own, **node, include_dashboard=False, ray_client_server_port=port)
+        start_node(own, **node)
         ray.init(address=own.address, logging_level="ERROR", log_to_driver=False)
         yield Running(ray, own.address, f"ray://127.0.0.1:{port}", own)
     finally:

@@ -119,6 +119,14 @@ def test_a_wrong_address_is_one_line(
     assert not (tmp_path / "out").exists()
 
 
+@needs_ray
+@pytest.mark.slow
+def test_a_cluster_that_does_not_start_here_has_no_wrong_address() -> None:
+    error = module._connection_error(module.import_ray(), Address("any"), Exception("The current node timed out.\n"))
+    assert error.message == "A Ray cluster could not be started on this machine: The current node timed out."
+    assert "address" not in str(error.fix)
+
+
 def test_without_a_home_directory(monkeypatch: pytest.MonkeyPatch) -> None:
     """As in a container whose user has none."""
     pwd = pytest.importorskip("pwd")
@@ -141,6 +149,9 @@ def test_lost_work_is_one_sentence_and_bugs_stay() -> None:
         with pytest.raises(ClusterError) as caught, module.reported_losses(ray):
             raise lost
         assert "\n" not in str(caught.value)
+    lost_there = errors.RayTaskError("work", "Traceback", errors.NodeDiedError("The node died.")).as_instanceof_cause()
+    with pytest.raises(ClusterError, match="The node died"), module.reported_losses(ray):
+        raise lost_there
     bug = errors.RayTaskError("work", "Traceback", ValueError("a bug")).as_instanceof_cause()
     with pytest.raises(ValueError, match="Traceback"), module.reported_losses(ray):
         raise bug
@@ -226,6 +237,11 @@ def test_failure_with_the_same_versions_names_its_reason(
     assert f"Both run Ray {cluster.ray.__version__}" in line
 
 
+def alive(ray: Any) -> int:
+    """Number of nodes that run."""
+    return sum(node["Alive"] for node in ray.nodes())
+
+
 WITHOUT_ONNX_RUNTIME = "import sys\nsys.modules['onnxruntime'] = None\n"
 OTHER_THIRTYTWO = "Metadata-Version: 2.1\nName: thirtytwo\nVersion: 9.9.9\n"
 
@@ -258,13 +274,14 @@ def test_a_worker_that_cannot_do_the_work(
     packages.write_text(content)
     place = str(tmp_path / "packages")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([place, process_environment["PYTHONPATH"]]))
+    before = alive(cluster.ray)
     node = cluster.nodes.add_node(num_cpus=1, object_store_memory=100 * 2**20)
     monkeypatch.undo()
     try:
         line = mistake(*command(cluster.address))
     finally:
         cluster.nodes.remove_node(node)
-        while sum(one["Alive"] for one in cluster.ray.nodes()) > 2:
+        while alive(cluster.ray) > before:
             time.sleep(0.1)
     assert f"The Ray worker {platform.node()} {found}" in line
     assert fix in line

@@ -231,6 +231,11 @@ def _connection_error(ray: Any, address: Address, error: BaseException) -> Clust
         )
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]  # the last one of a server's traceback
     reason = (lines[-1] if lines else type(error).__name__).rstrip(".")
+    if address.kind == "any":  # there is no address that could be wrong
+        return ClusterError(
+            f"A Ray cluster could not be started on this machine: {reason}.",
+            "Run the command again if the machine was busy; otherwise see Ray's logs.",
+        )
     fix = _CHECK
     if there is not None:
         fix = f"Both run {here}. See Ray's logs on the head node."
@@ -395,10 +400,15 @@ def reported_losses(ray: Any) -> Iterator[None]:
     try:
         yield
     except (ray.exceptions.RayError, ConnectionError) as error:
-        if isinstance(error, ray.exceptions.RayTaskError | ray.exceptions.UserCodeException):
+        cause: BaseException | None = error
+        while isinstance(cause, ray.exceptions.RayTaskError):  # what ran there raised it, or could not begin
+            cause = cause.cause
+        if not isinstance(cause, ray.exceptions.RayError | ConnectionError):
+            raise
+        if isinstance(cause, ray.exceptions.UserCodeException):
             raise
         raise ClusterError(
-            f"The Ray cluster lost the work: {first_line(error)}.",
+            f"The Ray cluster lost the work: {first_line(cause)}.",
             "See ray status and Ray's logs for the reason, such as too little memory on a machine; the same command "
             "continues with what is missing.",
         ) from error

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from inspect import Parameter, signature
 from pathlib import Path
 from typing import Any
 
@@ -152,19 +154,27 @@ def _classified(job: Job, model: bytes, shards: Sequence[Shard], workers: int) -
 
     context = ray_data.DataContext.get_current()
     context.enable_progress_bars = False
-    work = ray_data.from_arrow([to_table([shard]) for shard in shards])
     pool = ray_data.ActorPoolStrategy(size=min(workers, len(shards)), max_tasks_in_flight_per_actor=IN_FLIGHT)
-    with quiet_loggers("ray.data", level=logging.CRITICAL), reported_losses(ray):
-        results = work.map_batches(
-            ShardClassifier,
-            fn_constructor_args=(job, ray.put(model)),
-            compute=pool,
-            batch_size=1,
-            batch_format="pyarrow",
-            num_cpus=1,
-            max_task_retries=ATTEMPTS,
-        )
+    with reported_losses(ray), quiet_loggers("ray.data", level=logging.CRITICAL):
+        work = ray_data.from_blocks([to_table([shard]) for shard in shards])  # from_arrow would run a task for each
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of `max_task_retries`, which has no other name yet
+            results = work.map_batches(
+                ShardClassifier,
+                fn_constructor_args=(job, ray.put(model)),
+                compute=pool,
+                batch_size=1,
+                batch_format="pyarrow",
+                num_cpus=1,
+                **_retries(work.map_batches),
+            )
         yield from results.iter_rows()
+
+
+def _retries(map_batches: Callable[..., Any]) -> dict[str, int]:
+    """How often a shard is repeated, where this version of Ray lets it be set; otherwise it is repeated for ever."""
+    options = signature(map_batches).parameters.values()
+    return {"max_task_retries": ATTEMPTS} if any(option.kind == Parameter.VAR_KEYWORD for option in options) else {}
 
 
 def _run_inside(
