@@ -219,7 +219,7 @@ def wait_until(condition: Callable[[], object]) -> None:
 def test_images_that_end_their_workers_end_the_command(
     cluster: Any, photographs: Path, colour_model: Path, tmp_path: Path
 ) -> None:
-    """Their file is a pipe, which says when a worker reads it; that worker is then killed, as for lack of memory."""
+    """Their file is a pipe without a writer; a worker that opens it waits, and is killed, as for lack of memory."""
     folder = as_parquet(photographs, tmp_path / "tables")
     file = folder / "train-0.parquet"
     content = file.read_bytes()
@@ -227,13 +227,11 @@ def test_images_that_end_their_workers_end_the_command(
     over = threading.Event()
 
     def kill_readers() -> None:
-        while not over.is_set():
-            with file.open("wb"):  # waits for a reader
-                for worker in workers():
-                    if reads(worker, file):
-                        killed.append(worker.pid)
-                        worker.kill()
-                        worker.wait()
+        while not over.wait(0.05):
+            for worker in filter(waits_for_a_writer, workers()):
+                killed.append(worker.pid)
+                worker.kill()
+                worker.wait()
 
     killer = threading.Thread(target=kill_readers, daemon=True)
 
@@ -243,11 +241,12 @@ def test_images_that_end_their_workers_end_the_command(
             os.mkfifo(file)
             killer.start()
 
-    with pytest.raises(ClusterError, match="lost the work") as caught:
-        predict(cluster, folder, tmp_path / "out", colour_model, size=20, report=report)
-    over.set()
-    os.close(os.open(file, os.O_RDONLY | os.O_NONBLOCK))  # the killer waits no longer
-    killer.join(10)
+    try:
+        with pytest.raises(ClusterError, match="lost the work") as caught:
+            predict(cluster, folder, tmp_path / "out", colour_model, size=20, report=report)
+    finally:
+        over.set()
+        killer.join(10)
     assert "\n" not in str(caught.value)
     assert len(killed) == ATTEMPTS + 1
     file.unlink()
@@ -255,10 +254,10 @@ def test_images_that_end_their_workers_end_the_command(
     assert predict(cluster, folder, tmp_path / "out", colour_model, size=20).done == COUNT
 
 
-def reads(process: psutil.Process, file: Path) -> bool:
-    """Whether a process has a file open."""
+def waits_for_a_writer(process: psutil.Process) -> bool:
+    """Whether a process opens a pipe."""
     with suppress(OSError):
-        return any(os.path.samefile(entry, file) for entry in Path(f"/proc/{process.pid}/fd").iterdir())  # noqa: PTH121
+        return "wait_for_partner" in {place.read_text() for place in Path(f"/proc/{process.pid}/task").glob("*/wchan")}
     return False
 
 
