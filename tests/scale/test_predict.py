@@ -216,6 +216,21 @@ def wait_until(condition: Callable[[], object]) -> None:
         time.sleep(0.005)
 
 
+def test_a_worker_that_starts_too_late_does_no_harm(
+    cluster: Any, photographs: Path, colour_model: Path, tmp_path: Path
+) -> None:
+    """One of two cores is in use, so that the other worker has done all shards before the second one can start."""
+
+    class Busy:
+        def started(self) -> bool:
+            return True
+
+    busy = cluster.ray.remote(num_cpus=1)(Busy).remote()
+    assert cluster.ray.get(busy.started.remote())
+    assert predict(cluster, photographs, tmp_path / "out", colour_model, workers=2).done == COUNT
+    cluster.ray.kill(busy)
+
+
 def test_images_that_end_their_workers_end_the_command(
     cluster: Any, photographs: Path, colour_model: Path, tmp_path: Path
 ) -> None:

@@ -154,7 +154,10 @@ def _classified(job: Job, model: bytes, shards: Sequence[Shard], workers: int) -
 
     context = ray_data.DataContext.get_current()
     context.enable_progress_bars = False
-    pool = ray_data.ActorPoolStrategy(size=min(workers, len(shards)), max_tasks_in_flight_per_actor=IN_FLIGHT)
+    size = min(workers, len(shards))
+    # Ray counts workers that it cancels while they start, because the others have done all shards, as dead ones.
+    context.max_consecutive_actor_init_deaths = size + ATTEMPTS
+    pool = ray_data.ActorPoolStrategy(size=size, max_tasks_in_flight_per_actor=IN_FLIGHT)
     with reported_losses(ray), quiet_loggers("ray.data", level=logging.CRITICAL):
         work = ray_data.from_blocks([to_table([shard]) for shard in shards])  # from_arrow would run a task for each
         with warnings.catch_warnings():
