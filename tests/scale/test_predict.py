@@ -216,26 +216,6 @@ def wait_until(condition: Callable[[], object]) -> None:
         time.sleep(0.005)
 
 
-def test_a_worker_that_starts_too_late_does_no_harm(
-    cluster: Any, photographs: Path, colour_model: Path, tmp_path: Path
-) -> None:
-    """One of two cores is in use; the other worker is still busy with the last shards when the late one is canceled."""
-    folder = tmp_path / "many"
-    folder.mkdir()
-    for number in range(12 * COUNT):
-        os.link(photographs / f"photo {number % COUNT}.png", folder / f"{number}.png")
-
-    class Busy:
-        def started(self) -> bool:
-            return True
-
-    busy = cluster.ray.remote(num_cpus=1)(Busy).remote()
-    assert cluster.ray.get(busy.started.remote())
-    done = predict(cluster, folder, tmp_path / "out", colour_model, workers=2, size=6 * COUNT)
-    cluster.ray.kill(busy)
-    assert done.done == 12 * COUNT
-
-
 def test_images_that_end_their_workers_end_the_command(
     cluster: Any, photographs: Path, colour_model: Path, tmp_path: Path
 ) -> None:

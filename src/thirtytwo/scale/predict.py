@@ -155,7 +155,7 @@ def _classified(job: Job, model: bytes, shards: Sequence[Shard], workers: int) -
     context = ray_data.DataContext.get_current()
     context.enable_progress_bars = False
     size = min(workers, len(shards))
-    # Ray counts workers that it cancels while they start, because the others have done all shards, as dead ones.
+    # By default, the first worker that dies while it starts, for example with its machine, ends the job.
     context.max_consecutive_actor_init_deaths = size + ATTEMPTS
     pool = ray_data.ActorPoolStrategy(size=size, max_tasks_in_flight_per_actor=IN_FLIGHT)
     with reported_losses(ray), quiet_loggers("ray.data", level=logging.CRITICAL):
