@@ -37,7 +37,7 @@ def run(norm: nn.BatchNorm2d, activation: nn.Module, maps: Tensor, *, ours: bool
     result = norm_and_activation(norm, activation, maps) if ours else activation(norm(maps))
     assert (type(result.grad_fn).__name__ == "_NormActivationBackward") is ours
     weights = torch.linspace(-1, 1, result.numel()).to(result.dtype).view(result.shape)
-    result.backward(weights)
+    result.backward(torch.empty_like(result).copy_(weights))
     found = {"result": result.detach(), "maps": maps.grad, **{f"d {n}": p.grad for n, p in norm.named_parameters()}}
     return found | dict(norm.named_buffers())
 

@@ -19,6 +19,7 @@ from thirtytwo.config.settings import Settings, parse_settings
 from thirtytwo.models.base import MAX_WIDTH, MODELS, Network, NetworkBuilder, takes_options
 from thirtytwo.models.norm_activation import norm_and_activation
 from thirtytwo.models.pooling import max_pool_2x2
+from thirtytwo.models.tiny_maps import convolve
 
 WHITENING_IMAGES = 5000
 WHITENING_CHUNK = 250
@@ -78,6 +79,9 @@ class FilterConv(nn.Conv2d):
         with torch.no_grad():
             same = min(width_in, width_out)
             nn.init.dirac_(self.weight[:same])
+
+    def forward(self, maps: Tensor) -> Tensor:
+        return convolve(maps, self.weight, int(self.padding[0]), training=self.training)
 
 
 def _norm(width: int, momentum: float) -> nn.BatchNorm2d:
