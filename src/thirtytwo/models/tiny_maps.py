@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from thirtytwo.tensors import chunks
+
 _MOST_POSITIONS = 9
 
 
@@ -40,9 +42,12 @@ class _Convolution(torch.autograd.Function):
         width, channels, side, _ = filters.shape
         of_maps = of_filters = None
         if ctx.needs_input_grad[1]:
-            rows = gradient.permute(0, 2, 3, 1).reshape(-1, width)
-            of_filters = (rows.T @ _windows(maps, side, ctx.padding)).view(width, side, side, channels)
-            of_filters = of_filters.permute(0, 3, 1, 2)
+            precise = torch.promote_types(filters.dtype, torch.float32)
+            total = filters.new_zeros((width, side * side * channels), dtype=precise)
+            for part in chunks(maps):
+                rows = gradient[part].permute(0, 2, 3, 1).reshape(-1, width)
+                total += rows.T @ _windows(maps[part], side, ctx.padding)
+            of_filters = total.to(filters.dtype).view(width, side, side, channels).permute(0, 3, 1, 2)
         if ctx.needs_input_grad[0]:
             mirrored = filters.flip(2, 3).permute(2, 3, 0, 1).reshape(-1, channels)
             of_maps = _product(gradient, mirrored, side, side - 1 - ctx.padding)
@@ -54,7 +59,8 @@ def _product(maps: Tensor, matrix: Tensor, side: int, padding: int) -> Tensor:
     height, width = (length + 2 * padding - side + 1 for length in maps.shape[2:])
     shape = (len(maps), matrix.shape[1], height, width)
     result = torch.empty(shape, dtype=maps.dtype, memory_format=torch.channels_last)  # no view: BatchNorm may change it
-    torch.mm(_windows(maps, side, padding), matrix, out=result.permute(0, 2, 3, 1).view(-1, matrix.shape[1]))
+    for part in chunks(maps):
+        torch.mm(_windows(maps[part], side, padding), matrix, out=result[part].permute(0, 2, 3, 1).view(-1, shape[1]))
     return result
 
 
