@@ -16,8 +16,8 @@ _ACTIVATIONS: dict[type[nn.Module], tuple[Any, Any]] = {
 """For each activation, the operation in place and the one that computes its gradient."""
 
 
-def norm_and_activation(norm: nn.BatchNorm2d, activation: nn.Module, maps: Tensor) -> Tensor:
-    """`activation(norm(maps))` of maps `(N, C, H, W)`.
+def norm_and_activation(norm: Any, activation: nn.Module, maps: Tensor) -> Tensor:
+    """`activation(norm(maps))` of maps `(N, C, H, W)`; `norm` is an `nn.BatchNorm2d`.
 
     In training on a CPU, the normalized maps are computed again in the backward pass, where PyTorch keeps them beside
     `maps`: half of the memory. Outputs, gradients and running statistics are the same, to the last bit.
@@ -36,11 +36,12 @@ class _NormActivation(torch.autograd.Function):
     def forward(
         ctx: Any, maps: Tensor, weight: Tensor, bias: Tensor, norm: Any, activate: Any, gradient_of: Any
     ) -> Tensor:
-        running = (norm.running_mean, norm.running_var) if norm.track_running_stats else (None, None)
+        mean, variance = (norm.running_mean, norm.running_var) if norm.track_running_stats else (None, None)
         if norm.track_running_stats:
             norm.num_batches_tracked.add_(1)
-        settings = (True, norm.momentum, norm.eps)
-        normalized, mean, inverse_std = torch.native_batch_norm(maps, weight, bias, *running, *settings)
+        normalized, mean, inverse_std = torch.native_batch_norm(
+            maps, weight, bias, mean, variance, True, norm.momentum, norm.eps
+        )
         ctx.save_for_backward(maps, weight, bias, mean, inverse_std)
         ctx.eps, ctx.gradient_of = norm.eps, gradient_of
         result: Tensor = activate(normalized)
