@@ -60,6 +60,17 @@ def scored_batch_size(side: int) -> int:
     return max(1, min(SCORED_IMAGES, SCORED_PIXELS // side**2))
 
 
+CHUNK_BYTES = 2**21
+"""Size of the maps that are processed at a time where operations follow each other: they stay in a CPU's cache."""
+
+
+def chunks(maps: Tensor) -> Iterator[slice]:
+    """Slices of a batch of maps `(N, C, H, W)`, of about `CHUNK_BYTES` each."""
+    size = max(1, CHUNK_BYTES * len(maps) // max(1, maps.nbytes))
+    for start in range(0, len(maps), size):
+        yield slice(start, start + size)
+
+
 def generator_for(seed: int, epoch: int, purpose: str) -> torch.Generator:
     """A CPU generator that depends only on its arguments, so that a resumed epoch repeats the original one."""
     words = np.random.SeedSequence([seed, epoch, *purpose.encode()]).generate_state(2, np.uint64)

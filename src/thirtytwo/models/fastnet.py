@@ -17,7 +17,9 @@ from torch import Tensor, nn
 
 from thirtytwo.config.settings import Settings, parse_settings
 from thirtytwo.models.base import MAX_WIDTH, MODELS, Network, NetworkBuilder, takes_options
+from thirtytwo.models.norm_activation import norm_and_activation
 from thirtytwo.models.pooling import max_pool_2x2
+from thirtytwo.models.tiny_maps import convolve
 
 WHITENING_IMAGES = 5000
 WHITENING_CHUNK = 250
@@ -78,6 +80,9 @@ class FilterConv(nn.Conv2d):
             same = min(width_in, width_out)
             nn.init.dirac_(self.weight[:same])
 
+    def forward(self, maps: Tensor) -> Tensor:
+        return convolve(maps, self.weight, int(self.padding[0]), training=self.training)
+
 
 def _norm(width: int, momentum: float) -> nn.BatchNorm2d:
     norm = nn.BatchNorm2d(width, eps=NORM_EPS, momentum=momentum)
@@ -103,10 +108,10 @@ class Group(nn.Module):
         self.residual = settings.residual
 
     def forward(self, maps: Tensor) -> Tensor:
-        maps = self.activation(self.norm(max_pool_2x2(self.widen(maps), training=self.training)))
-        skip = maps
+        pooled = max_pool_2x2(self.widen(maps), training=self.training)
+        skip = maps = norm_and_activation(self.norm, self.activation, pooled)
         for conv, norm in zip(self.body, self.body_norms, strict=True):
-            maps = self.activation(norm(conv(maps)))
+            maps = norm_and_activation(norm, self.activation, conv(maps))
         return maps + skip if self.residual else maps
 
 

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from thirtytwo.tensors import chunks
+
 _SIDE = [2, 2]
 _MOST_POSITIONS = 2**15
-_CHUNKS = 8
-"""Parts of a batch whose positions are in 64 bits one after the other."""
 
 
 def max_pool_2x2(maps: Tensor, *, training: bool) -> Tensor:
@@ -30,21 +30,22 @@ def max_pool_2x2(maps: Tensor, *, training: bool) -> Tensor:
 class _MaxPool(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, maps: Tensor) -> Tensor:
-        pooled, positions = torch.ops.aten.max_pool2d_with_indices(maps, _SIDE, _SIDE)
-        ctx.save_for_backward(positions.to(torch.int16))
         channels_last = maps.is_contiguous(memory_format=torch.channels_last)
         ctx.layout = torch.channels_last if channels_last else torch.contiguous_format
         ctx.shape = maps.shape
-        result: Tensor = pooled
-        return result
+        shape = (*maps.shape[:2], maps.shape[2] // 2, maps.shape[3] // 2)
+        pooled = torch.empty(shape, dtype=maps.dtype, memory_format=ctx.layout)
+        positions = torch.empty(shape, dtype=torch.int16, memory_format=ctx.layout)
+        for part in chunks(maps):
+            pooled[part], positions[part] = torch.ops.aten.max_pool2d_with_indices(maps[part], _SIDE, _SIDE)
+        ctx.save_for_backward(positions)
+        return pooled
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         (positions,) = ctx.saved_tensors
         result = torch.empty(ctx.shape, dtype=gradient.dtype, memory_format=ctx.layout)
-        size = -(-len(result) // _CHUNKS)
-        for start in range(0, len(result), size):
-            part = slice(start, start + size)
+        for part in chunks(result):
             into = result[part]  # also in place of the maps, which are an argument for their shape and layout only
             settings = (_SIDE, _SIDE, [0, 0], [1, 1], False, positions[part].long())
             torch.ops.aten.max_pool2d_with_indices_backward.grad_input(gradient[part], into, *settings, grad_input=into)

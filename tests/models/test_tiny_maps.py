@@ -1,0 +1,80 @@
+"""Convolution of tiny maps equals PyTorch's, forward and backward."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from thirtytwo.models import tiny_maps
+from thirtytwo.models.tiny_maps import convolve
+
+
+def some(shape: tuple[int, ...], seed: int, precision: torch.dtype) -> Tensor:
+    values = torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return values.to(precision).contiguous(memory_format=torch.channels_last).requires_grad_()
+
+
+def run(maps: Tensor, filters: Tensor, padding: int, *, ours: bool) -> tuple[Tensor, ...]:
+    """Result and gradients of a weighted sum of it."""
+    result = convolve(maps, filters, padding, training=ours)
+    assert ("_Convolution" in type(result.grad_fn).__name__) is ours
+    weights = torch.linspace(-1, 1, result.numel()).to(result.dtype).view(result.shape)
+    return result.detach(), *torch.autograd.grad(result, (maps, filters), weights)
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (2, 2), (3, 3), (3, 2), (1, 9)])
+@pytest.mark.parametrize(("side", "padding"), [(1, 0), (2, 0), (2, 1), (3, 0), (3, 1), (5, 2)])
+def test_equal_to_pytorch(side: int, padding: int, height: int, width: int) -> None:
+    if min(height, width) + 2 * padding < side:
+        pytest.skip("the filters are larger than the maps")
+    maps, filters = some((4, 6, height, width), 0, torch.float64), some((5, 6, side, side), 1, torch.float64)
+    ours, theirs = (run(maps, filters, padding, ours=one) for one in (True, False))
+    for found, expected in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(found, expected)
+        assert found.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_gradients_are_those_of_the_function() -> None:
+    maps, filters = some((2, 3, 2, 3), 0, torch.float64), some((4, 3, 3, 3), 1, torch.float64)
+    assert torch.autograd.gradcheck(lambda one, other: tiny_maps._Convolution.apply(one, other, 1), (maps, filters))
+
+
+def test_autocast_as_in_pytorch() -> None:
+    """As close to float64 as PyTorch's own convolution in bfloat16, with gradients in each input's precision."""
+    maps, filters = some((64, 48, 3, 3), 0, torch.float32), some((32, 48, 3, 3), 1, torch.float32)
+    exact = run(maps.detach().double().requires_grad_(), filters.detach().double().requires_grad_(), 1, ours=False)
+    with torch.autocast("cpu", torch.bfloat16):
+        ours, theirs = (run(maps, filters, 1, ours=one) for one in (True, False))
+    for found, other, wanted in zip(ours, theirs, exact, strict=True):
+        assert found.dtype == other.dtype
+        error, usual = (float((one.double() - wanted).norm() / wanted.norm()) for one in (found, other))
+        assert error < 1.1 * usual < 0.01
+
+
+@pytest.mark.parametrize("kind", ["maps", "filters"])
+def test_only_the_gradients_that_are_needed(kind: str) -> None:
+    maps, filters = some((2, 3, 2, 2), 0, torch.float32), some((4, 3, 3, 3), 1, torch.float32)
+    fixed = filters if kind == "maps" else maps
+    result = tiny_maps._Convolution.apply(
+        maps if kind == "maps" else maps.detach(), filters if kind == "filters" else filters.detach(), 1
+    )
+    result.sum().backward()
+    assert fixed.grad is None
+    wanted = maps if kind == "maps" else filters
+    (expected,) = torch.autograd.grad(F.conv2d(maps, filters, padding=1).sum(), wanted)
+    torch.testing.assert_close(wanted.grad, expected)
+
+
+@pytest.mark.parametrize("kind", ["large maps", "evaluation", "no gradient", "contiguous"])
+def test_pytorchs_own_is_used_elsewhere(kind: str) -> None:
+    side = 4 if kind == "large maps" else 3
+    maps, filters = some((2, 3, side, side), 0, torch.float32), some((4, 3, 3, 3), 1, torch.float32)
+    if kind == "no gradient":
+        maps = maps.detach()
+    if kind == "contiguous":
+        maps = maps.contiguous()
+    result = convolve(maps, filters, 1, training=kind != "evaluation")
+    assert "ConvolutionBackward" in type(result.grad_fn).__name__
+    assert "_Convolution" not in type(result.grad_fn).__name__
