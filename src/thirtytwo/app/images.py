@@ -63,6 +63,13 @@ export default function () {
 THUMBNAILS = """
 export default function ({ data, parentElement, setTriggerValue }) {
   const list = parentElement.querySelector("ul");
+  const shown = JSON.stringify([data.targets, data.images.map((image) => [image.digest, image.name, image.opens])]);
+  list.trigger = setTriggerValue;
+  if (list.dataset.shown === shown) return; // an open list of classes stays open
+  const focused = list.contains(document.activeElement) ? document.activeElement : null;
+  const place = [...list.children].indexOf(focused?.closest("li"));
+  const kind = ["select", ".tt-open"].find((one) => focused?.matches(one)) ?? "button:not(.tt-open)";
+  list.dataset.shown = shown;
   list.setAttribute("aria-label", data.label);
   list.replaceChildren(...data.images.map((image) => {
     const item = document.createElement("li");
@@ -84,17 +91,18 @@ export default function ({ data, parentElement, setTriggerValue }) {
     const remove = document.createElement("button");
     Object.assign(remove, { type: "button", textContent: "×", title: `Remove ${image.name}` });
     remove.setAttribute("aria-label", `Remove ${image.name}`);
-    remove.onclick = () => setTriggerValue("removed", image.digest);
+    remove.onclick = () => list.trigger("removed", image.digest);
     item.append(remove);
     if (data.targets.length) {
       const move = document.createElement("select");
       move.append(new Option("Move to …", ""), ...data.targets.map((one) => new Option(one.name, one.number)));
       move.setAttribute("aria-label", `Move ${image.name} to another class`);
-      move.onchange = () => move.value && setTriggerValue("moved", { digest: image.digest, to: Number(move.value) });
+      move.onchange = () => move.value && list.trigger("moved", { digest: image.digest, to: Number(move.value) });
       item.append(move);
     }
     return item;
   }));
+  if (focused) list.children[Math.min(place, list.children.length - 1)]?.querySelector(kind)?.focus();
 }
 """
 """Script that shows thumbnails with a button each that removes the image, and lists of classes to move them to."""

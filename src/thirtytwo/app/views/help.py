@@ -106,10 +106,11 @@ def _show_phone() -> None:
     url = settings.network_url
     if url is None:
         st.markdown(
-            "Start the app with `thirtytwo app --host 0.0.0.0`, and this page shows an address and a QR code for a "
-            "phone in the same network. Anyone in that network can then use the app, but sees no list of your "
-            "projects, only one whose address is known, and can open no files by their path."
+            "The app can be opened to phones in the same network. This page then shows its address and a QR code. "
+            "Anyone in that network can use the app, but sees no list of your projects, only one whose address is "
+            "known, and can open no files by their path. To do so, stop the app, and start it in a terminal with:"
         )
+        st.code("thirtytwo app --host 0.0.0.0", language="bash")
         return
     st.markdown(
         f"Scan this code with a phone in the same network, or open `{url}` there. Anyone in this network can do that."

@@ -26,6 +26,7 @@ from thirtytwo.app.library import (
 )
 from thirtytwo.app.manage import show_actions, show_notices
 from thirtytwo.app.model_table import metrics_table, model_rows, run_of, table_of, taught_project
+from thirtytwo.app.problems import explained
 from thirtytwo.app.project import Project
 from thirtytwo.app.settings import MODEL_MB
 from thirtytwo.app.taught_card import METRICS as TAUGHT_METRICS
@@ -158,7 +159,7 @@ def _add(key: str, add: Any) -> None:
         entry = add()
         st.session_state[f"{key}-outcome"] = (True, f"{entry.name} was added. To classify with it, choose Use.")
     except ThirtytwoError as error:
-        st.session_state[f"{key}-outcome"] = (False, f"{error.message} {error.fix or ''}")
+        st.session_state[f"{key}-outcome"] = (False, explained(error))
 
 
 def _show_outcome(key: str) -> None:

@@ -10,6 +10,8 @@ import streamlit as st
 
 from thirtytwo.app import library
 from thirtytwo.app.decisions import Changes, Decisions, DecisionStore, identity_of, place_of
+from thirtytwo.app.pager import Pager
+from thirtytwo.app.problems import explained
 from thirtytwo.data.types import DATASETS
 from thirtytwo.errors import ThirtytwoError
 from thirtytwo.text import as_markdown, counted, shorten
@@ -19,7 +21,7 @@ QUERY = "review"
 SPEC, THOROUGH = "doctor-spec", "doctor-thorough"
 """Keys of the fields of the form."""
 _FOLDER = "decisions"
-_MAX_LISTED = 10
+_PER_PAGE = 10
 _LONGEST = 200
 """Characters of a path from which it is shortened in the middle."""
 _OWN, _ANEW = "own decisions", "check anew"
@@ -98,7 +100,8 @@ def show_earlier() -> None:
     if not found:
         return
     st.subheader("Go on with earlier decisions", anchor=False)
-    for one in found[:_MAX_LISTED]:
+    pager = Pager(len(found), _PER_PAGE, f"reviews-page-{len(found)}")
+    for one in found[pager.show()]:
         when = datetime.fromtimestamp(one.changed).strftime("%Y-%m-%d %H:%M")
         accepted = sum(one.decided.values())
         with st.container(horizontal=True, vertical_alignment="center"):
@@ -145,7 +148,8 @@ def keep(identity: str, names: Sequence[str], kept: dict[str, bool], decisions: 
     try:
         store().decide(identity, changed)
     except ThirtytwoError as error:
-        st.warning(as_markdown(f"Your decisions are lost when you reload this page. {error}"), icon=":material/save:")
+        problem = f"Your decisions are lost when you reload this page. {explained(error)}"
+        st.warning(as_markdown(problem), icon=":material/save:")
         return
     for name, value in changed.items():
         if value is None:

@@ -124,7 +124,8 @@ def _show_download(entry: Entry) -> None:
             st.button("Use on all pages", key="probe-use", on_click=select_model, args=(entry,))
     st.caption(
         f"The model is kept with this project and listed on the pages Classify, Compare and Models as "
-        f"“{as_markdown(entry.name)}”. Use the file with `thirtytwo predict photo.jpg --model model.onnx`"
+        f"“{as_markdown(entry.name)}”. Export, below, also makes a page of it that works on phones, and shows how "
+        "programs use the file."
     )
 
 
