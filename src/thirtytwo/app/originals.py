@@ -74,7 +74,7 @@ def openable(original: Original, identity: str) -> str:
 
     Args:
         original: the image.
-        identity: what tells it from all other images, such as a content hash or a path.
+        identity: what distinguishes it from all other images, such as a content hash or a path.
     """
     about = (identity, original.entry and original.entry.path, original.caption, original.heat)
     key = blake2b("\n".join(map(str, about)).encode(), digest_size=10).hexdigest()

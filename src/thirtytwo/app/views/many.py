@@ -71,7 +71,7 @@ def choose(results: Sequence[Result]) -> Criteria:
         if st.session_state.get("shown-class") not in (None, *names):
             st.session_state["shown-class"] = _ANY
         label = first.selectbox("Class", names, format_func=partial(_named, counts), key="shown-class")
-        least, most = second.slider("Confidence", 0, 100, (0, 100), format="%d %%", key="shown-confidence")
+        least, most = second.slider("Confidence", 0, 100, (0, 100), format="%d\u00a0%%", key="shown-confidence")
         order = third.selectbox("Sort", chosen.ORDERS, key="shown-order")
     return Criteria(kind or chosen.ALL, None if label == _ANY else label, least / 100, most / 100, order)
 
