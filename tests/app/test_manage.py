@@ -151,13 +151,8 @@ def test_projects_go_on_with_the_new_name_of_a_model(place: Path) -> None:
     store = library.projects()
     (project,) = store.all()
     assert project.result is not None
-    store.change(project.identity, lambda one: one.with_base("mine"))
-    store.change(
-        project.identity,
-        lambda one: one.model_copy(
-            update={"result": project.result and project.result.model_copy(update={"base": "mine"})}
-        ),
-    )
+    result = project.result.model_copy(update={"base": "mine"})
+    store.change(project.identity, lambda one: one.with_base("mine").with_result(result))
     manage.rename(entries()[number_of("mine")], "My photos")
     found = store.read(project.identity)
     assert found.result is not None
