@@ -55,7 +55,11 @@ export default function () {
     event.preventDefault();
   };
   document.addEventListener("paste", onPaste);
-  return () => document.removeEventListener("paste", onPaste);
+  document.body.dataset.ttPaste = "ready";
+  return () => {
+    document.removeEventListener("paste", onPaste);
+    delete document.body.dataset.ttPaste;
+  };
 }
 """
 """Script that passes pasted images to the uploader of the page, which does not support pasting."""
