@@ -11,6 +11,7 @@ from typing import Any
 import streamlit as st
 
 from thirtytwo.app import photos
+from thirtytwo.app.intake import Steps, take_in
 from thirtytwo.app.library import Entry
 from thirtytwo.app.originals import openable_input
 from thirtytwo.app.photos import InputImage
@@ -33,7 +34,6 @@ _SAMPLE_WIDTH = 108
 _CHUNK = 8
 """Number of uploaded images that are in memory at a time."""
 _THREADS = 4
-_PROGRESS_FROM = 12
 
 Receive = Callable[[list[tuple[str, bytes]]], None]
 """Takes names and contents of uploaded images."""
@@ -200,8 +200,7 @@ def upload_field(
         _paste_component()(key="paste", height=1)
     if not files:
         return False
-    _hand_over(files, receive, newest_first=newest_first)
-    st.session_state[f"{key}-turn"] = turn + 1
+    take_in(_steps(files, key, receive, newest_first=newest_first))
     if rerun:
         st.rerun()
     _uploader(place, label, f"{key}-{turn + 1}", help=help, labeled=key != "upload")
@@ -282,20 +281,18 @@ def sample_files() -> list[Path]:
     return sorted(SAMPLES.glob("*.jpg"))
 
 
-def _hand_over(files: Sequence[Uploaded], receive: Receive, *, newest_first: bool) -> None:
-    """Pass uploaded files on in portions, and delete each portion when it was taken; shows the progress."""
-    bar = st.progress(0.0, "Reading images …") if len(files) >= _PROGRESS_FROM else None
-    starts = range(0, len(files), _CHUNK)
-    for number, start in enumerate(reversed(starts) if newest_first else starts, start=1):
+def _steps(files: Sequence[Uploaded], key: str, receive: Receive, *, newest_first: bool) -> Steps:
+    """Pass uploaded files on in portions, and delete each portion when it was taken; the field is then emptied."""
+    done, starts = 0, range(0, len(files), _CHUNK)
+    yield 0, len(files)
+    for start in reversed(starts) if newest_first else starts:
         portion = files[start : start + _CHUNK]
         receive([(file.name, content(file)) for file in portion])
         for file in portion:
             discard(file)
-        if bar is not None:
-            done = min(number * _CHUNK, len(files))
-            bar.progress(done / len(files), f"Read {done} of {len(files)} images")
-    if bar is not None:
-        bar.empty()
+        done += len(portion)
+        yield done, len(files)
+    st.session_state[f"{key}-turn"] += 1
 
 
 def _receive(files: list[tuple[str, bytes]], place: str = photos.CLASSIFIED) -> None:

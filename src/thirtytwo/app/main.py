@@ -6,7 +6,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from thirtytwo.app import look_twice, originals, photos, session
+from thirtytwo.app import intake, look_twice, originals, photos, session
 from thirtytwo.app.components import with_errors
 from thirtytwo.app.frame import show_frame
 from thirtytwo.app.images import warn_before_leaving
@@ -41,6 +41,8 @@ def main() -> None:
     show_frame(pages, page)
     st.html(originals.STYLE)
     originals.begin()
+    with st.container():  # which always is there, so that the page keeps its place
+        with_errors(intake.go_on)()
     photos.keep_images()
     look_twice.keep()
     page.run()

@@ -16,6 +16,7 @@ from thirtytwo.app.camera import camera
 from thirtytwo.app.class_folders import ClassFolders, group_by_class, open_zip, read_entry, zip_entries
 from thirtytwo.app.components import show_error
 from thirtytwo.app.images import FIELD, TYPES
+from thirtytwo.app.intake import Steps, take_in
 from thirtytwo.app.settings import IMAGE_MB
 from thirtytwo.app.uploads import Uploaded, content, discard, path_of
 from thirtytwo.errors import ThirtytwoError
@@ -75,48 +76,43 @@ def _show_folder() -> None:
         if not files and archive is None:
             return
         try:
-            if files:
-                _add_folder(files)
-            if archive is not None:
-                _add_zip(archive)
+            take_in(_steps(files, archive))
         except ThirtytwoError as error:
             show_error(error)
             return
-    st.session_state["folder-turn"] = turn + 1
     st.rerun()
 
 
-def _add_folder(files: Sequence[Uploaded]) -> None:
-    found = group_by_class((file.name, file) for file in files)
-    _add(found, content)
+def _steps(files: Sequence[Uploaded], archive: Uploaded | None) -> Steps:
+    """Add the images of a folder and of a ZIP file; at the end, the fields are emptied."""
+    if files:
+        yield from _add(group_by_class((file.name, file) for file in files), content)
     for file in files:
         discard(file)
-
-
-def _add_zip(file: Uploaded) -> None:
-    source: Path | io.BytesIO = path_of(file) or io.BytesIO(content(file))
-    with open_zip(source, file.name) as archive:
-        _add(group_by_class(zip_entries(archive)), partial(_unpack, archive))
-    discard(file)
+    if archive is not None:
+        source: Path | io.BytesIO = path_of(archive) or io.BytesIO(content(archive))
+        with open_zip(source, archive.name) as opened:
+            yield from _add(group_by_class(zip_entries(opened)), partial(_unpack, opened))
+        discard(archive)
+    st.session_state["folder-turn"] += 1
 
 
 def _unpack(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes | None:
     return read_entry(archive, entry, IMAGE_MB << 20)
 
 
-def _add(found: ClassFolders[File], read: Callable[[File], bytes | None]) -> None:
-    """Add the images of each class in portions, with their progress; then say what was added and left out."""
+def _add(found: ClassFolders[File], read: Callable[[File], bytes | None]) -> Steps:
+    """Add the images of each class in portions; then note what was added and left out."""
     total = sum(len(files) for files in found.classes.values())
-    bar = st.progress(0.0, f"Reading {counted(total, 'image')} …")
     done = failed = 0
+    yield 0, total
     for name, files in found.classes.items():
         for start in range(0, len(files), _PORTION):
             portion = [(file_name, read(file)) for file_name, file in files[start : start + _PORTION]]
             readable = [(file_name, data) for file_name, data in portion if data is not None]
             session.add_class_photos(name, readable)
             done, failed = done + len(portion), failed + len(portion) - len(readable)
-            bar.progress(done / total, f"Read {done} of {counted(total, 'image')}")
-    bar.empty()
+            yield done, total
     classes = len(found.classes)
     notes = [f"{counted(done - failed, 'image')} of {classes} {'class' if classes == 1 else 'classes'} added."]
     if failed:
