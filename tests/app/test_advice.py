@@ -137,6 +137,10 @@ def test_kinds_of_errors_with_advice_of_their_own(tmp_path: Path) -> None:
     assert "pip" in str(caught.value)
     assert "pip" not in explained(caught.value)
     assert "no_such_library" in explained(caught.value)
+    assert "which the page Train names" in explained(caught.value)
+    with pytest.raises(MissingExtraError) as caught:
+        require("no_such_library", "app")
+    assert "Train" not in explained(caught.value)
     run = RunDir(tmp_path / "mine")
     assert advice_in_app(run.resume_hint()).startswith("Continue its training on the page Train")
     assert advice_in_app(run.restore_hint_for(run.metrics)).startswith("Continue its training")

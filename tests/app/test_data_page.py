@@ -252,7 +252,10 @@ def test_decisions_survive_reloading_and_restarting_and_changes_are_named(folder
     found = page(address)
     assert [one.value.count("'pets'") for one in found.error] == [1]
     assert not found.get("progress")
-    next(one for one in found.button if one.key.startswith("review-forget-")).click().run()
+    for answer in ("review-delete-no", "review-delete-yes"):
+        next(one for one in found.button if one.key.startswith("review-forget-")).click().run()
+        assert "Delete 3 decisions?" in texts(found)
+        click(found, answer)
     assert not [one for one in found.button if one.key.startswith("review-")]
 
 

@@ -227,6 +227,8 @@ def test_undoing_a_move_leaves_the_other_class_as_it_was(kept: bool) -> None:
         projects().change(identity, lambda found: found.with_photos(1, [one, two]).with_photos(2, [one] * kept))
         session.move_photo(one, 1, 2)
         projects().change(identity, lambda found: found.with_photos(2, [later]))
+        session.open_project("")
+        session.open_project(identity)  # what can be undone is kept meanwhile
         session.undo()
         st.text(" ".join("".join(sorted(p.digest[0] for p in c.photos)) for c in session.current().classes))
 

@@ -49,7 +49,8 @@ _IN_ERRORS = (
     (r" \((?:searched .*? and the hub's cache|no data root is set)\), and the hub cannot be reached", ""),
 )
 """Advice of messages for the command line, and what can be done in the app instead."""
-_NOT_INSTALLED = "Whoever set up the app can add the libraries for training, which the page Train names."
+_NOT_INSTALLED = "Whoever set up the app can install it."
+_NO_TRAINING = "Whoever set up the app can add the libraries for training, which the page Train names."
 _NO_DOWNLOADS = "The app downloads nothing: choose something that is on this computer, such as a folder of images."
 
 _COMMANDS = (
@@ -103,7 +104,7 @@ def is_for_app(text: str) -> bool:
 
 def _advice_on(error: ThirtytwoError) -> str:
     if isinstance(error, MissingExtraError):
-        return _NOT_INSTALLED
+        return _NO_TRAINING if "[train]" in str(error.fix) else _NOT_INSTALLED
     return _NO_DOWNLOADS if isinstance(error, OfflineError) else advice_in_app(error.fix or "")
 
 

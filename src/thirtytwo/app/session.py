@@ -183,8 +183,6 @@ def has_unsaved() -> bool:
 
 def _open(identity: str) -> None:
     st.session_state[OPEN_PROJECT] = identity
-    for place in (_UNDO, _UNDO_TRIALS):
-        st.session_state.pop(place, None)
 
 
 def _stored() -> str:
@@ -218,8 +216,9 @@ def _with_trials(trials: Sequence[Trial], project: Project) -> Project:
 
 
 def _stack(place: str = _UNDO) -> list[tuple[str, Change]]:
-    stack: list[tuple[str, Change]] = st.session_state.setdefault(place, [])
-    return stack
+    """What can be undone in the open project; it is kept while another one is open."""
+    stacks: dict[str, list[tuple[str, Change]]] = st.session_state.setdefault(place, {})
+    return stacks.setdefault(st.session_state.get(OPEN_PROJECT, ""), [])
 
 
 def _remember(what: str, change: Change, place: str = _UNDO) -> None:

@@ -24,7 +24,7 @@ _FOLDER = "decisions"
 _PER_PAGE = 10
 _LONGEST = 200
 """Characters of a path from which it is shortened in the middle."""
-_OWN, _ANEW = "own decisions", "check anew"
+_OWN, _ANEW, _DELETING = "own decisions", "check anew", "decisions to delete"
 
 
 def store() -> DecisionStore:
@@ -115,10 +115,26 @@ def show_earlier() -> None:
                 "Delete",
                 key=f"review-forget-{one.identity}",
                 icon=":material/delete:",
-                on_click=store().forget,
+                on_click=_ask_before_deleting,
                 args=(one.identity,),
                 help="Delete these decisions; the data stays as it is",
             )
+        if st.session_state.get(_DELETING) == one.identity:
+            with st.container(border=True, horizontal=True, vertical_alignment="center", key="review-deleting"):
+                st.markdown(f"Delete {counted(len(one.decided), 'decision')}? That cannot be undone.", width="stretch")
+                st.button(
+                    "Delete them", key="review-delete-yes", type="primary", on_click=_forget, args=(one.identity,)
+                )
+                st.button("Keep them", key="review-delete-no", on_click=_ask_before_deleting, args=("",))
+
+
+def _ask_before_deleting(identity: str) -> None:
+    st.session_state[_DELETING] = identity
+
+
+def _forget(identity: str) -> None:
+    _ask_before_deleting("")
+    store().forget(identity)
 
 
 def _open(found: Decisions) -> None:
