@@ -254,7 +254,7 @@ def test_decisions_survive_reloading_and_restarting_and_changes_are_named(folder
     assert not found.get("progress")
     for answer in ("review-delete-no", "review-delete-yes"):
         next(one for one in found.button if one.key.startswith("review-forget-")).click().run()
-        assert "Delete 3 decisions?" in texts(found)
+        assert "decisions? That cannot be undone." in texts(found)
         click(found, answer)
     assert not [one for one in found.button if one.key.startswith("review-")]
 
