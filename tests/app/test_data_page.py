@@ -159,7 +159,7 @@ def test_from_a_folder_to_a_fixed_copy(folder: Path, tmp_path: Path) -> None:
     click(found, "copy-write")
     assert "exists already" in found.error[0].value, "nothing is overwritten"
     assert content(tmp_path / "pets-fixed") == copied
-    click(found, "fix-undo")
+    click(found, "accept-T102")
     assert "since it was written" in texts(found)
     click(found, "copy-train")
     assert found.session_state[DATA] == str(tmp_path / "pets-fixed")
