@@ -103,7 +103,7 @@ def test_advice_of_every_error_can_be_followed_in_the_app() -> None:
         text = explained(ThirtytwoError("It is wrong.", fix))
         assert text.startswith("It is wrong."), (path, line)
         assert is_for_app(text), (path, line, text)
-        assert in_app(f"It is wrong. {fix}") == text, (path, line)
+        assert in_app(f"It is wrong. {fix}".strip()) == text, (path, line)
 
 
 @pytest.mark.parametrize(
