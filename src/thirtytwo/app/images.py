@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Any
 import streamlit as st
 
 from thirtytwo.app import photos
-from thirtytwo.app.intake import Steps, take_in
+from thirtytwo.app.intake import Portion, take_in
 from thirtytwo.app.library import Entry
 from thirtytwo.app.originals import openable_input
 from thirtytwo.app.photos import InputImage
@@ -200,7 +200,7 @@ def upload_field(
         _paste_component()(key="paste", height=1)
     if not files:
         return False
-    take_in(_steps(files, key, receive, newest_first=newest_first))
+    take_in(_portions(files, key, receive, newest_first=newest_first))
     if rerun:
         st.rerun()
     _uploader(place, label, f"{key}-{turn + 1}", help=help, labeled=key != "upload")
@@ -281,18 +281,22 @@ def sample_files() -> list[Path]:
     return sorted(SAMPLES.glob("*.jpg"))
 
 
-def _steps(files: Sequence[Uploaded], key: str, receive: Receive, *, newest_first: bool) -> Steps:
+def _portions(files: Sequence[Uploaded], key: str, receive: Receive, *, newest_first: bool) -> Iterator[Portion]:
     """Pass uploaded files on in portions, and delete each portion when it was taken; the field is then emptied."""
-    done, starts = 0, range(0, len(files), _CHUNK)
-    yield 0, len(files)
-    for start in reversed(starts) if newest_first else starts:
-        portion = files[start : start + _CHUNK]
+
+    def take(portion: Sequence[Uploaded]) -> None:
         receive([(file.name, content(file)) for file in portion])
         for file in portion:
             discard(file)
-        done += len(portion)
-        yield done, len(files)
-    st.session_state[f"{key}-turn"] += 1
+
+    def empty() -> None:
+        st.session_state[f"{key}-turn"] += 1
+
+    starts = range(0, len(files), _CHUNK)
+    for start in reversed(starts) if newest_first else starts:
+        portion = files[start : start + _CHUNK]
+        yield Portion(len(portion), partial(take, portion))
+    yield Portion(0, empty)
 
 
 def _receive(files: list[tuple[str, bytes]], place: str = photos.CLASSIFIED) -> None:
