@@ -18,7 +18,7 @@ from thirtytwo.app.frame import announce
 from thirtytwo.app.opened_runs import has_predictions, just_opened, opened_runs, show_path_form
 from thirtytwo.app.pager import Pager
 from thirtytwo.app.problems import plain
-from thirtytwo.app.run_images import openable_image, run_folders, run_model, run_rule
+from thirtytwo.app.run_images import openable_image, run_folders, run_model, run_rule, tile_of
 from thirtytwo.app.views.drill_down import (
     ANY,
     EVERY,
@@ -407,7 +407,7 @@ def _show_samples(data: DataSet, spec: str) -> None:
     tiles, opens = [], []
     for position in positions:
         label, file = readable(part.classes[int(part.labels[position])]), Path(part.name_of(position)).name
-        tiles.append((for_display(part.images[position], least=_TILE), label, file))
+        tiles.append((tile_of(part, position, folders, 2 * _TILE), label, file))
         opens.append(
             openable_image(part, position, folders, identity=spec, caption=label, viewer="This page", rule="crop")
         )
