@@ -346,6 +346,7 @@ def test_by_keyboard(visit: Visit, files: list[Path]) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(900)  # it trains, which a busy machine does slowly
 def test_the_demo_opens_the_app_on_what_it_trained(demonstrated: Any, browser: Any, tmp_path: Path) -> None:
     images = sorted((tmp_path / "runs" / "demo" / "images").iterdir())
     page = browser.new_page()
