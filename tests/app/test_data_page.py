@@ -308,6 +308,7 @@ def test_errors_are_sentences(folder: Path) -> None:
     found = checked("petz")
     assert [one.value.count("'petz'") for one in found.error] == [1]
     assert "'pets'" in found.error[0].value.replace("\\", "")
+    assert "hf:" not in found.error[0].value, "the app downloads nothing"
     assert not found.get("progress")
     (folder.parent / "empty").mkdir()
     found = checked("empty")

@@ -33,6 +33,7 @@ _IN_ERRORS = (
         "Add images, or remove the class",
     ),
     (r"Set --limit-train \(data\.limit_train\) to", "Set “Most training images” to"),
+    (r" Otherwise use the path of a folder, or hf:owner/name\.", " Otherwise use the path of a folder."),
     (r"Choose one: (\?\S+)", r"Choose one by writing \1 after the name."),
     (r"(Unpack it) with: .*? – then", r"\1, then"),
     (r"(Download it first), for example with: .*? – then", r"\1, then"),
