@@ -82,7 +82,8 @@ def _show_accuracy(result: Result) -> None:
         st.markdown(f":{_COLORS[word]}-badge[{capitalized(word)}] · {guessing}")
     st.caption(
         f"The photos were divided into {result.folds} parts, and each was classified by a model that was trained "
-        "without its part. More photos narrow the interval; several photos of the same scene make the estimate too high."
+        "without its part. More photos narrow the interval; several photos of the same scene make the estimate too "
+        "high."
     )
 
 
