@@ -103,7 +103,7 @@ def test_five_images_table_and_downloads(visit: Visit, files: list[Path], tmp_pa
 def test_pasting_and_samples(visit: Visit, paint: Callable[..., bytes]) -> None:
     page = visit()
     page.wait_for_selector("input[type=file]", state="attached")
-    page.wait_for_selector("body[data-tt-paste=ready]")
+    page.wait_for_selector("body[data-tt-paste=ready]", state="attached")
     wait_for_script(page)
     page.evaluate(PASTE, base64.b64encode(paint("green")).decode())
     page.wait_for_selector(".tt-card")
