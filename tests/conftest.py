@@ -170,6 +170,11 @@ def chromium() -> str:
     return found
 
 
+COLORS_CHANGED = """(dark) => matchMedia("(prefers-color-scheme: dark)").matches === dark &&
+  (!document.querySelector("[data-testid=stApp]") || document.documentElement.hasAttribute("data-tt-dark") === dark)"""
+"""Whether a page has the colors of a scheme; the script of the app notes those that Streamlit drew."""
+
+
 @pytest.fixture(scope="session")
 def accessibility() -> Callable[[Any], list[str]]:
     """Gives what axe-core finds on a page of a browser, light and dark, that keeps people from using it."""
@@ -180,7 +185,8 @@ def accessibility() -> Callable[[Any], list[str]]:
         page.add_style_tag(content="* { transition: none !important; animation: none !important }")
         for scheme in ("light", "dark"):
             page.emulate_media(color_scheme=scheme)
-            page.wait_for_timeout(400)  # until colors have changed
+            page.wait_for_function(COLORS_CHANGED, arg=scheme == "dark")
+            page.wait_for_timeout(100)  # until they are drawn
             problems += [
                 f"{scheme}: {found['id']} ({found['impact']}): {node['target']} {node['failureSummary']}"
                 for found in Axe().run(page).response["violations"]

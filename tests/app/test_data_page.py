@@ -17,10 +17,12 @@ from streamlit.testing.v1 import AppTest
 
 from thirtytwo.app import library
 from thirtytwo.app.decisions import Decisions, identity_of
+from thirtytwo.app.problems import is_for_app
 from thirtytwo.app.settings import AppSettings
 from thirtytwo.app.views import data, reviews
-from thirtytwo.app.views.fix_plan import commands
+from thirtytwo.app.views.fix_plan import commands, copy_folder
 from thirtytwo.app.views.fix_review import compared_images
+from thirtytwo.app.views.train import DATA
 from thirtytwo.data.fixes import encode_fix_plan, read_fix_plan
 from thirtytwo.data.load import load_dataset
 from thirtytwo.data.repair import write_fixed
@@ -112,13 +114,15 @@ def accepted(found: AppTest) -> list[str]:
 def test_from_a_folder_to_a_fixed_copy(folder: Path, tmp_path: Path) -> None:
     before = content(folder)
     found = checked("pets")
-    headings = [one.label for one in found.expander]
-    assert any("T102" in one for one in headings)
-    assert any("T103" in one for one in headings)
-    severities = [one.partition(" ")[0] for one in headings[:-1]]
+    headings = [one.label for one in found.expander if ": " in one.label]
+    assert any("exact duplicates with different labels" in one for one in headings)
+    assert any("exact duplicates within a split" in one for one in headings)
+    assert "Check T102 of the documentation" in texts(found)
+    severities = [one.partition(":")[0] for one in headings]
     assert severities == sorted(severities, key=["Error", "Warning", "Note"].index)
     assert "**Why it matters.**" in texts(found)
     assert "**What to do.**" in texts(found)
+    assert all(is_for_app(one.value) for kind in ("markdown", "caption", "info") for one in getattr(found, kind))
     assert counter(found).startswith("**1 of 4, 0 accepted**")
     assert found.button(key="fix-previous").disabled
     assert "not decided" in texts(found)
@@ -146,6 +150,50 @@ def test_from_a_folder_to_a_fixed_copy(folder: Path, tmp_path: Path) -> None:
     plan.write_bytes(encode_fix_plan(found.session_state[data._CHECKED].review.plan))
     assert write_fixed(str(folder), read_fix_plan(plan), tmp_path / "new").images == len(before) - 2
 
+    click(found, "copy-write")
+    copied = content(tmp_path / "pets-fixed")
+    assert copied.keys() == content(tmp_path / "new").keys(), "the same in the app"
+    assert f"{len(before) - 2} images are in the fixed copy" in texts(found)
+    assert content(folder) == before
+    found.text_input(key="copy-folder-pets").set_value(str(tmp_path / "new"))
+    click(found, "copy-write")
+    assert "exists already" in found.error[0].value, "nothing is overwritten"
+    assert content(tmp_path / "pets-fixed") == copied
+    click(found, "accept-T102")
+    assert "since it was written" in texts(found)
+    click(found, "copy-train")
+    assert found.session_state[DATA] == str(tmp_path / "pets-fixed")
+
+
+@pytest.mark.slow
+def test_data_that_cannot_be_checked_hides_no_earlier_check(folder: Path) -> None:
+    found = checked("pets")
+    click(found, "accept-T103")
+    found.text_input(key="doctor-spec").set_value("petz")
+    click(found, "doctor-check")
+    assert "'petz'" in found.error[0].value
+    assert counter(found).endswith("2 not decided")
+    assert "**pets**" in texts(found)
+
+
+@pytest.mark.slow
+def test_decisions_that_another_tab_deleted_are_not_lost_in_silence(folder: Path) -> None:
+    found = checked("pets")
+    reviews.store().forget(identity_of("pets"))
+    click(found, "fix-accept")
+    assert "lost when you reload" in found.warning[0].value
+    assert "deleted in another tab" in found.warning[0].value
+
+
+@pytest.mark.parametrize(
+    ("spec", "expected"), [("pets", "pets-fixed"), ("pets?x=1", "pets-fixed"), ("digits", "digits-fixed")]
+)
+def test_a_copy_goes_beside_the_data(folder: Path, spec: str, expected: str) -> None:
+    assert copy_folder(spec) == folder.parent / expected
+    (folder.parent / expected).mkdir()
+    assert copy_folder(spec) == folder.parent / f"{expected}-2"
+    assert copy_folder(str(folder / "labels.csv")).parent == folder.parent
+
 
 @pytest.mark.slow
 def test_names_are_text(folder: Path) -> None:
@@ -168,7 +216,7 @@ def test_decisions_on_data_that_was_checked_before_are_kept(folder: Path) -> Non
 
 
 @pytest.mark.slow
-def test_decisions_survive_reloading_and_restarting_and_changes_are_told(folder: Path, tmp_path: Path) -> None:
+def test_decisions_survive_reloading_and_restarting_and_changes_are_named(folder: Path, tmp_path: Path) -> None:
     found = checked("pets")
     click(found, "accept-T103", "fix-reject", "fix-undo", "reject-T102")
     address = dict(found.query_params)
@@ -204,7 +252,10 @@ def test_decisions_survive_reloading_and_restarting_and_changes_are_told(folder:
     found = page(address)
     assert [one.value.count("'pets'") for one in found.error] == [1]
     assert not found.get("progress")
-    next(one for one in found.button if one.key.startswith("review-forget-")).click().run()
+    for answer in ("review-delete-no", "review-delete-yes"):
+        next(one for one in found.button if one.key.startswith("review-forget-")).click().run()
+        assert "decisions? That cannot be undone." in texts(found)
+        click(found, answer)
     assert not [one for one in found.button if one.key.startswith("review-")]
 
 
@@ -257,6 +308,7 @@ def test_errors_are_sentences(folder: Path) -> None:
     found = checked("petz")
     assert [one.value.count("'petz'") for one in found.error] == [1]
     assert "'pets'" in found.error[0].value.replace("\\", "")
+    assert "hf:" not in found.error[0].value, "the app downloads nothing"
     assert not found.get("progress")
     (folder.parent / "empty").mkdir()
     found = checked("empty")

@@ -8,11 +8,21 @@ import pytest
 
 from thirtytwo.app import decisions
 from thirtytwo.app.decisions import Decisions, DecisionStore, identity_of
+from thirtytwo.errors import InputError
 
 
 def checked(number: int, decided: dict[str, bool]) -> Decisions:
     found = Decisions(identity=identity_of(f"folder {number}"), spec="digits", place="", changed=float(number))
     return found.model_copy(update={"decided": decided})
+
+
+def test_decisions_of_data_that_another_tab_forgot_are_refused(tmp_path: Path) -> None:
+    store, own = DecisionStore(tmp_path), checked(0, {})
+    store.put(own)
+    store.decide(own.identity, {"a": True})
+    store.forget(own.identity)
+    with pytest.raises(InputError):
+        store.decide(own.identity, {"b": True})
 
 
 def test_decisions_outlive_checks_without_any(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 pytestmark = [pytest.mark.browser, pytest.mark.long]
 
@@ -104,6 +105,34 @@ def test_images_are_kept_across_pages_and_removed_one_by_one(visit: Visit, shade
     assert page.locator(".tt-thumbnails li").count() == 0
     page.get_by_role("button", name="Undo").click()
     wait_for_images(page, 4)
+
+
+def test_images_that_are_being_read_when_another_page_is_opened_are_not_lost(
+    visit: Visit, shade: Shade, tmp_path: Path
+) -> None:
+    files = []
+    for number in range(40):
+        image = Image.effect_noise((900, 600 + number), 90).convert("RGB")
+        files.append(tmp_path / f"{number}.png")
+        image.save(files[-1], compress_level=1)
+    page = visit()
+    upload(page, files)
+    page.wait_for_selector("text=/Read [1-3]?[0-9] of 40 images/")
+    page.get_by_role("link", name="Models", exact=True).click()
+    page.wait_for_selector("h1:has-text('Models')")
+    wait_for_script(page)
+    open_page(page, "Classify")
+    page.wait_for_selector("text=40 images classified")
+    wait_for_script(page)
+
+    page = visit("teach")
+    upload(page, files[:36], 0)
+    page.wait_for_selector("text=/Read [1-3]?[0-9] of 36 images/")
+    page.get_by_role("link", name="Help", exact=True).click()
+    page.wait_for_selector("h1:has-text('Help')")
+    wait_for_script(page)
+    open_page(page, "Add classes")
+    page.wait_for_selector(".st-key-group-1 p:has-text('36 images')")
 
 
 def test_images_survive_reloading_and_stay_apart_in_each_page(visit: Visit, shade: Shade, tmp_path: Path) -> None:

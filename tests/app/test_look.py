@@ -139,6 +139,33 @@ def test_nothing_keeps_people_from_using_a_page(
 
 
 @pytest.mark.browser
+@pytest.mark.long
+def test_the_keyboard_keeps_its_place_and_errors_of_the_app_are_explained(
+    visit: Visit, shade: Callable[..., list[Path]], tmp_path: Path
+) -> None:
+    page = visit()
+    drawn(page)
+    page.locator("input[type=file]").first.set_input_files(shade(tmp_path / "a", (240, 10, 10), 3, seed=1))
+    page.wait_for_selector(".tt-thumbnails li >> nth=2")
+    drawn(page)
+    page.get_by_role("button", name="Remove 1.png").focus()
+    page.keyboard.press("Enter")
+    page.wait_for_function("document.querySelectorAll('.tt-thumbnails li').length === 2")
+    page.wait_for_function("document.activeElement.getAttribute('aria-label') === 'Remove 2.png'")
+    drawn(page)
+    page.locator(".tt-card .tt-open").first.press("Enter")
+    page.wait_for_selector("#tt-viewer[open]")
+    page.keyboard.press("Escape")
+    page.wait_for_function("document.activeElement.matches('.tt-open')")
+    page.evaluate(
+        "document.querySelector('[data-testid=stMain]').insertAdjacentHTML("
+        "'beforeend', '<div data-testid=stException><b>StreamlitAPIException</b></div>')"
+    )
+    page.wait_for_selector("[role=alert]:has-text('Reload the page to go on.')")
+    assert "StreamlitAPIException" not in page.inner_text("body")
+
+
+@pytest.mark.browser
 @pytest.mark.slow
 def test_other_devices_find_the_app_and_learn_when_it_stopped(
     launch_app: Callable[..., Any], browser: Any, colour_model: Path, tmp_path: Path
@@ -185,9 +212,14 @@ def test_a_run_anywhere_is_opened_by_its_path(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(library, "settings", AppSettings())
     found = shown("explore")
-    for path, problem in ((tmp_path / "nowhere", "no directory"), (tmp_path, "not an evaluated run")):
+    for path, problem in (
+        (tmp_path / "nowhere", "no directory"),
+        (tmp_path / ("x" * 300), "no directory"),
+        (tmp_path, "not an evaluated run"),
+    ):
         found.text_input(key="run-path").set_value(str(path))
         found.button(key="run-open").click().run()
+        assert not found.exception
         assert problem in found.error[0].value
     found.text_input(key="run-path").set_value(str(explorable / "runs" / "colours-1"))
     found.button(key="run-open").click().run()
@@ -201,7 +233,7 @@ def test_a_run_anywhere_is_opened_by_its_path(
 def test_help_answers_what_people_ask(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(library, "settings", AppSettings(port=8033))
     text = texts(shown("help"))
-    for wanted in ("stays on this computer", "Unknown", "interval", "| A, X |", "Ctrl + V", "--host 0.0.0.0"):
+    for wanted in ("stays on this computer", "Unknown", "interval", "| A, X |", "Ctrl + V", "to phones in the same"):
         assert wanted in text, wanted
 
 

@@ -21,6 +21,7 @@ from thirtytwo.app import export_menu, library, manage
 from thirtytwo.app.library import BUNDLED, FROM_OPTION, entries, load_classifier
 from thirtytwo.app.model_table import model_rows
 from thirtytwo.app.project import Project
+from thirtytwo.app.project_checks import changes_since
 from thirtytwo.app.project_store import ProjectStore
 from thirtytwo.app.settings import AppSettings
 from thirtytwo.app.taught_result import result_of
@@ -55,7 +56,7 @@ def place(
 
 
 def teach(store: ProjectStore, base: Path, place: Path, shade: Shade) -> str:
-    """A project that was taught to tell two colors apart; returns its identity."""
+    """A project that was taught to distinguish two colors; returns its identity."""
     identity = store.create().identity
     for number, (name, colour) in enumerate({"sun": (240, 200, 30), "grape": (130, 30, 180)}.items(), start=1):
         files = shade(place / "photos" / name, colour, 8, seed=number)
@@ -129,6 +130,9 @@ def test_rename_delete_and_undo(place: Path) -> None:
     assert not (place / "runs" / "mine").exists()
     assert (place / "runs" / ".trash" / "mine" / "model.onnx").is_file()
     assert "My photos" not in [one.value for one in found.subheader]
+    with RunDir(place / "runs" / ".trash" / "mine").writing():
+        click(found, "model-undo")
+        assert "in use" in found.error[0].value
     click(found, "model-undo")
     assert "My photos" in [one.value for one in found.subheader]
     assert not (place / "runs" / ".trash" / "mine").exists()
@@ -141,6 +145,21 @@ def test_rename_delete_and_undo(place: Path) -> None:
     assert project.result is None
     assert len(project.classes[0].photos) == 8
     assert "sun or grape" not in [one.name for one in entries()]
+
+
+def test_projects_go_on_with_the_new_name_of_a_model(place: Path) -> None:
+    store = library.projects()
+    (project,) = store.all()
+    assert project.result is not None
+    result = project.result.model_copy(update={"base": "mine"})
+    store.change(project.identity, lambda one: one.with_base("mine").with_result(result))
+    manage.rename(entries()[number_of("mine")], "My photos")
+    found = store.read(project.identity)
+    assert found.result is not None
+    assert (found.base, found.result.base) == ("My photos", "My photos")
+    assert changes_since(found, "My photos") == []
+    manage.rename(entries()[number_of("My photos")], "")
+    assert store.read(project.identity).base == "mine"
 
 
 def test_only_ones_own_models_are_deleted(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

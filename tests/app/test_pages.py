@@ -10,6 +10,7 @@ import re
 import socket
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ pytest.importorskip("streamlit")
 
 from streamlit.testing.v1 import AppTest
 
-from thirtytwo.app import launch, library, photos
+from thirtytwo.app import display, launch, library, photos
 from thirtytwo.app.about_models import examples
 from thirtytwo.app.components import SURE as CONFIDENT
 from thirtytwo.app.components import bars, headline, image_grid, matrix, short_headline
@@ -79,7 +80,7 @@ def texts(found: AppTest) -> str:
 @pytest.mark.parametrize("name", ["classify", "compare", "models", "fewshot"])
 def test_pages_without_a_model_show_how_to_get_one(place: Path, name: str) -> None:
     found = page(name)
-    assert "`thirtytwo demo`" in texts(found)
+    assert "train one on your own images" in texts(found)
     assert found.file_uploader(key="model-upload").allowed_type == [".onnx"]
 
 
@@ -94,7 +95,7 @@ def test_bundled_models_have_their_card(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_explore_without_a_run(place: Path) -> None:
-    assert "`thirtytwo train FOLDER`" in texts(page("explore"))
+    assert "Train one on the page Train" in texts(page("explore"))
 
 
 def test_a_first_model_is_uploaded_and_used(place: Path, colour_model: Path, paint: Callable[..., bytes]) -> None:
@@ -192,6 +193,102 @@ def test_missing_input_of_new_classes_is_listed(
     found.button[-1].click().run()
     assert "'one'" in found.error[0].value
     assert "'two'" in found.error[0].value
+
+
+def test_a_data_set_is_read_again_when_it_is_asked_for_again(
+    place: Path, shade: Callable[..., list[Path]], paint: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("THIRTYTWO_CACHE", str(place / "cache"))
+    for seed, name in enumerate(("cat", "dog")):
+        shade(place / "few" / "train" / name, (200, 90 * seed, 30), 4, seed=seed)
+        shade(place / "few" / "test" / name, (200, 90 * seed, 30), 2, seed=seed + 5)
+    found = page("explore")
+    found.segmented_control(key="explore").set_value("A data set").run()
+    for count in (8, 9):
+        found.text_input(key="data-spec").set_value("few")
+        next(one for one in found.button if one.label == "Show").click().run()
+        assert not found.exception
+        assert f"2 classes; {count} train, 4 test images" in texts(found)
+        (place / "few" / "train" / "cat" / "new.png").write_bytes(paint("grey", (12, 12)))
+
+
+def test_a_model_that_was_deleted_since_the_start_stops_no_page(
+    place: Path, colour_model: Path, write_model: Callable[..., Path]
+) -> None:
+    gone = write_model(place / "gone.onnx")
+    library.settings = AppSettings(models=(str(gone), str(colour_model)))
+    found = page("models")
+    assert "gone" in [one.value for one in found.subheader]
+    own = write_model(place / "own.onnx")
+    found.text_input(key="model-path-text").set_value(str(own))
+    found.button[-1].click().run()
+    assert "own" in [one.value for one in found.subheader]
+    entry = next(one for one in library.entries() if one.name == "gone")
+    gone.unlink()
+    own.unlink()
+    found.run()
+    assert not found.exception
+    assert not {"gone", "own"} & {one.value for one in found.subheader}
+    with pytest.raises(ModelFileError, match="gone"):
+        library.info_of(entry)
+    found = page("classify")
+    assert found.selectbox(key="model").options == [library.entries()[0].name]
+
+
+def test_images_whose_files_are_gone_hide_no_others(
+    place: Path, colour_model: Path, write_model: Callable[..., Path], paint: Callable[..., bytes]
+) -> None:
+    library.settings = AppSettings(models=(str(colour_model), str(write_model(place / "other.onnx"))))
+    files = [(f"{name}.png", paint(name, (50, 31)), "image/png") for name in ("red", "green", "blue")]
+    found = page("classify")
+    found.file_uploader(key="upload-0").set_value(files).run()
+    assert not found.warning
+    gone = next(one for one in found.session_state[photos.CLASSIFIED] if one.name == "green.png")
+    gone.path.unlink()  # as by the cleaning of temporary folders
+    for kept in (display._view, display._input):
+        kept.clear()
+    for view in ("Cards", "Grid", "Table"):
+        found.segmented_control(key="view").set_value(view).run()
+        assert not found.exception
+        assert not found.error
+    found.segmented_control(key="view").set_value("Cards").run()
+    assert ["green.png" in one.value and "Add it again" in one.value for one in found.warning] == [True]
+    assert sum("tt-card" in one.proto.body for one in found.get("html")) == 2
+    entry, images = library.entries()[0], found.session_state[photos.CLASSIFIED]
+    results = [prediction("red") for _ in images]
+    with zipfile.ZipFile(io.BytesIO(display.as_zip(entry, images, results))) as archive:
+        assert sorted(archive.namelist()) == ["blue.png", "predictions.json", "red.png"]
+
+
+def test_compare_leaves_out_images_that_one_model_could_not_read() -> None:
+    row = (prediction("cat"), UnreadableImage("a.png", "a.png does not exist."))
+    assert list(csv.reader(io.StringIO(compare.as_csv({"x": [row[0]], "y": [row[1]]}))))[1:] == []
+
+    def script() -> None:
+        import streamlit as st
+
+        from thirtytwo.app.views.compare import _readable
+        from thirtytwo.inference.classifier import Prediction, UnreadableImage
+
+        answer = Prediction("a.png", 4, 4, "cat", 0.9, True, (("cat", 0.9),))
+        broken = UnreadableImage("a.png", "a.png does not exist.")
+        kept = _readable([("image", (answer, broken)), ("image", (answer, answer))])  # type: ignore[list-item]
+        st.text(len(kept))
+
+    found = AppTest.from_function(script, default_timeout=60).run()
+    assert [one.value for one in found.text] == ["1"]
+    assert len(found.warning) == 1
+
+
+def test_results_of_a_long_list_are_kept(
+    place: Path, colour_model: Path, paint: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(display, "_MAX_CACHED", 2)
+    library.settings = AppSettings(models=(str(colour_model),))
+    found = page("classify")
+    files = [(f"{size}.png", paint("red", (20 + size, 20)), "image/png") for size in range(5)]
+    found.file_uploader(key="upload-0").set_value(files).run()
+    assert len(found.session_state[photos.RESULTS]) == 5, "else some would be classified at every click"
 
 
 def predictions() -> Predictions:
@@ -338,7 +435,7 @@ def test_the_app_opens_on_a_model_that_names_the_samples_and_is_not_sure_of_one(
     assert answers == SAMPLE_ANSWERS
 
 
-def test_a_photograph_that_is_too_large_is_told_without_the_words_of_a_terminal(
+def test_a_photograph_that_is_too_large_is_explained_without_the_words_of_a_terminal(
     place: Path, colour_model: Path, paint: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     library.settings = AppSettings(models=(str(colour_model),))

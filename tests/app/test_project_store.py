@@ -92,6 +92,39 @@ def test_a_name_from_an_address_opens_projects_only(store: ProjectStore, identit
     store.delete(identity)
 
 
+def test_images_for_a_class_that_another_tab_removed_are_refused(
+    store: ProjectStore, paint: Callable[..., bytes]
+) -> None:
+    identity = store.create().identity
+    store.change(identity, lambda project: project.without_class(2))
+    with pytest.raises(InputError, match="another tab"):
+        store.add_photos(identity, 2, [("a.png", paint("red"))])
+    assert store.read(identity).classes[0].photos == ()
+
+
+def test_images_added_while_another_tab_deletes_the_project_leave_nothing(
+    store: ProjectStore, paint: Callable[..., bytes]
+) -> None:
+    identity = store.create().identity
+    folder = store.folder / identity
+    problems: list[Exception] = []
+
+    def add() -> None:
+        try:
+            store.add_photos(identity, 1, [("a.png", paint("red"))])
+        except Exception as error:
+            problems.append(error)
+
+    thread = threading.Thread(target=add)
+    with lock_directory(folder):
+        thread.start()
+        time.sleep(0.5)  # until it waits for the lock
+        (folder / "project.json").unlink()
+    thread.join()
+    assert [type(one) for one in problems] == [InputError]
+    assert not list(folder.glob("photos/*"))
+
+
 def test_a_damaged_project_is_an_error_and_hides_no_other(store: ProjectStore) -> None:
     damaged, sound = store.create().identity, store.create().identity
     (store.folder / damaged / "project.json").write_text('{"identity"')
@@ -135,6 +168,50 @@ def test_projects_are_in_the_folder_of_user_data(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.slow
+def test_undoing_that_failed_can_be_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("thirtytwo.app.project_store._LOCK_SECONDS", 0.1)
+
+    def script() -> None:
+        import threading
+
+        import streamlit as st
+
+        from thirtytwo.app import session
+        from thirtytwo.app.library import projects
+        from thirtytwo.app.project import Photo
+        from thirtytwo.io import lock_directory
+
+        photo = Photo(name="a.png", digest="a" * 24, suffix=".png")
+        identity = projects().create().identity
+        session.open_project(identity)
+        projects().change(identity, lambda found: found.with_photos(1, [photo]))
+        session.remove_photos(1, [photo])
+        held, done = threading.Event(), threading.Event()
+
+        def hold() -> None:
+            with lock_directory(projects().folder / identity):
+                held.set()
+                done.wait(30)
+
+        thread = threading.Thread(target=hold)
+        thread.start()
+        held.wait(10)
+        session.undo()
+        done.set()
+        thread.join()
+        st.text(session.lost())
+        st.text(len(session.current().classes[0].photos))
+        session.undo()
+        st.text(len(session.current().classes[0].photos))
+
+    page = AppTest.from_function(script, default_timeout=60).run()
+    assert not page.exception
+    lost, before, after = (one.value for one in page.text)
+    assert "in use" in lost
+    assert (before, after) == ("0", "1")
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("kept", [True, False])
 def test_undoing_a_move_leaves_the_other_class_as_it_was(kept: bool) -> None:
     def script(kept: bool) -> None:
@@ -150,6 +227,8 @@ def test_undoing_a_move_leaves_the_other_class_as_it_was(kept: bool) -> None:
         projects().change(identity, lambda found: found.with_photos(1, [one, two]).with_photos(2, [one] * kept))
         session.move_photo(one, 1, 2)
         projects().change(identity, lambda found: found.with_photos(2, [later]))
+        session.open_project("")
+        session.open_project(identity)  # what can be undone is kept meanwhile
         session.undo()
         st.text(" ".join("".join(sorted(p.digest[0] for p in c.photos)) for c in session.current().classes))
 

@@ -7,7 +7,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ from thirtytwo.app.views import train
 from thirtytwo.config.recipe import Recipe
 from thirtytwo.errors import ImageError
 from thirtytwo.images.decode import decode
+from thirtytwo.io import lock_directory
 
 MAIN = Path(library.__file__).with_name("main.py")
 Shade = Callable[..., list[Path]]
@@ -90,8 +93,72 @@ def keys(found: AppTest) -> set[str]:
     return {str(one.key) for one in found.button}
 
 
+@contextmanager
+def held(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """While another thread, as of another session, holds the lock of a folder."""
+    monkeypatch.setattr(jobs, "_LOCK_SECONDS", 0.1)
+    holds, done = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with lock_directory(folder):
+            holds.set()
+            done.wait(60)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    assert holds.wait(10)
+    yield
+    done.set()
+    thread.join()
+    monkeypatch.setattr(jobs, "_LOCK_SECONDS", 20.0)
+
+
 @pytest.mark.slow
-def test_from_a_folder_to_a_running_training(place: Path, trainings: list[Sequence[str]]) -> None:
+def test_options_of_other_data_are_not_kept(place: Path, shade: Shade) -> None:
+    for seed, name in enumerate(("cat", "dog")):
+        shade(place / "others" / name, (90, 80 * seed, 200), 12, seed=seed)
+    found = page()
+    for spec in ("pets", "others"):
+        found.text_input(key="train-data").set_value(spec)
+        found.button(key="train-check").click().run()
+        assert not found.exception
+        assert found.number_input(key=f"train-limit-{spec}").value is None
+        found.number_input(key=f"train-limit-{spec}").set_value(5).run()
+    assert "thirtytwo train others --limit-train 5" in texts(found)
+
+
+@pytest.mark.slow
+def test_a_finished_training_whose_results_are_damaged_can_be_closed(
+    place: Path, finished_run: Callable[..., Path]
+) -> None:
+    run = finished_run(place / "runs" / "pets")
+    store = jobs.JobStore(place / "jobs", start_process=lambda arguments, log: os.getpid())
+    job = store.start("pets", [], place / "runs" / "new").model_copy(update={"pid": None, "run": str(run)})
+    store._write(job)
+    for name in job.run_dir._missing():
+        (run / name).write_text("{}")
+    assert job.run_dir.is_finished()
+    (run / "metrics.json").write_text("{")
+    found = page()
+    assert "damaged" in found.error[0].value
+    found.button(key="train-forget").click().run()
+    assert store.all() == []
+
+
+def test_errors_of_a_training_are_without_the_words_of_a_terminal(place: Path) -> None:
+    store = jobs.JobStore(place / "jobs", start_process=lambda arguments, log: os.getpid())
+    job = store.start("pets", [], place / "runs" / "pets")
+    problem = "3 images cannot cover 5 classes. Set --limit-train (data.limit_train) to at least 5."
+    (store.folder / job.identity / "log.txt").write_text(f"thirtytwo: {problem}\n")
+    store._write(job.model_copy(update={"pid": None}))
+    found = page()
+    assert found.error[0].value.endswith("3 images cannot cover 5 classes. Set “Most training images” to at least 5.")
+
+
+@pytest.mark.slow
+def test_from_a_folder_to_a_running_training(
+    place: Path, trainings: list[Sequence[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     found = page()
     found.text_input(key="train-data").set_value("nothing")
     found.button(key="train-check").click().run()
@@ -101,14 +168,15 @@ def test_from_a_folder_to_a_running_training(place: Path, trainings: list[Sequen
     assert not found.exception
     assert "60 images of 3 classes" in texts(found)
     assert "Images that cannot be read: 1 image" in texts(found)
-    assert found.selectbox(key="train-recipe").options[0] == "fast (recommended)"
+    assert found.selectbox(key="train-recipe-pets").options[0] == "fast (recommended)"
     assert "median shorter side of 12 pixels" in texts(found)
-    assert found.checkbox(key="train-skip-True").value
-    found.selectbox(key="train-recipe").set_value("digits")
-    found.number_input(key="train-epochs").set_value(2)
-    found.number_input(key="train-limit").set_value(30)
-    found.number_input(key="train-seed").set_value(7)
-    found.selectbox(key="train-weights").set_value("Rare classes count more").run()
+    assert "further" not in found.selectbox(key="train-recipe-pets").options, "it builds on a finished run"
+    assert found.checkbox(key="train-skip-True-pets").value
+    found.selectbox(key="train-recipe-pets").set_value("digits")
+    found.number_input(key="train-epochs-pets").set_value(2)
+    found.number_input(key="train-limit-pets").set_value(30)
+    found.number_input(key="train-seed-pets").set_value(7)
+    found.selectbox(key="train-weights-pets").set_value("Rare classes count more").run()
     options = (
         "--recipe digits --epochs 2 --limit-train 30 --seed 7 --set train.class_weights=balanced --skip-unreadable"
     )
@@ -118,6 +186,10 @@ def test_from_a_folder_to_a_running_training(place: Path, trainings: list[Sequen
     assert trainings == [["train", "--run", str(run), *options.split(), "--", "pets"]]
     assert "train-stop" in keys(found)
 
+    with held(place / "jobs", monkeypatch):
+        found.button(key="train-stop").click().run()
+        assert not found.exception
+        assert "in use" in found.error[0].value
     other = page()  # another session
     assert {"train-stop"} <= keys(other)
     assert not {"train-start", "train-check"} & keys(other)
@@ -141,7 +213,7 @@ def test_why_nothing_can_be_trained_here(place: Path, monkeypatch: pytest.Monkey
     assert found.code[0].value == train.INSTALL
     monkeypatch.setattr(library, "settings", AppSettings(host="0.0.0.0"))
     found = page()
-    assert "`--host`" in found.info[0].value
+    assert "while other devices can open the app" in found.info[0].value
     assert not found.text_input
 
 
@@ -245,6 +317,7 @@ def test_a_training_survives_the_app(
     page.get_by_text("Options", exact=True).click()
     page.get_by_label("Epochs", exact=True).fill("120")
     page.keyboard.press("Tab")
+    page.get_by_text("The same in a terminal", exact=True).click()
     page.wait_for_selector("text=--epochs 120")
     page.get_by_role("button", name="Start training").click()
     page.wait_for_selector(".tt-curves img[alt^='Accuracy after epoch']")

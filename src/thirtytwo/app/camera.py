@@ -14,8 +14,9 @@ from typing import Any
 import streamlit as st
 
 from thirtytwo.app import session
-from thirtytwo.app.components import SURE
+from thirtytwo.app.components import SURE, with_errors
 from thirtytwo.app.library import Entry, load_classifier, taught_entry
+from thirtytwo.app.problems import explained
 from thirtytwo.app.project import Project
 from thirtytwo.errors import ThirtytwoError
 from thirtytwo.inference.classifier import Prediction
@@ -30,6 +31,7 @@ _START = "data:image/jpeg;base64,"
 
 
 @st.fragment
+@with_errors
 def camera() -> None:
     """Show the camera; bursts are added to the project, and live answers given by its model."""
     project = session.current()
@@ -94,7 +96,7 @@ def _take_burst() -> None:
     try:
         session.add_photos(int(burst["number"]), files)
     except ThirtytwoError as error:
-        st.session_state[_PROBLEM] = str(error)
+        st.session_state[_PROBLEM] = explained(error)
 
 
 def _take_frame() -> None:

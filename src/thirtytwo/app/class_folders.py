@@ -69,7 +69,7 @@ def group_by_class(files: Iterable[tuple[str, File]]) -> ClassFolders[File]:
     if len(classes) > MOST_CLASSES:
         raise InputError(
             f"There are {len(classes):,} folders; a model is taught at most {MOST_CLASSES} classes.",
-            "Choose a folder with fewer subfolders, or train a network: thirtytwo train FOLDER",
+            "Choose a folder with fewer subfolders, or train on all of them on the page Train.",
         )
     notes = [f"{counted(count, 'file')} left out: {why}." for why, count in skipped.items()]
     notes += [

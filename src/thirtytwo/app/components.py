@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import wraps
 from itertools import chain, repeat
-from typing import Any
+from typing import Any, ParamSpec
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +16,7 @@ from thirtytwo.app.display import Rendered, uri
 from thirtytwo.app.library import Entry, entries, info_of, select_model, selected_model
 from thirtytwo.app.look_twice import views_note
 from thirtytwo.app.originals import opening
-from thirtytwo.app.problems import plain
+from thirtytwo.app.problems import explained
 from thirtytwo.errors import ThirtytwoError
 from thirtytwo.explain.overlay import legend_colors
 from thirtytwo.images.render import is_pixelated
@@ -35,6 +36,7 @@ from thirtytwo.text import (
 )
 
 Ints = npt.NDArray[np.int64]
+Given = ParamSpec("Given")
 _RIGHT, _WRONG = "#3d88a6", "#c0592c"
 UNKNOWN = "This may be something the model doesn’t know."
 SURE = 0.5
@@ -207,8 +209,7 @@ _FEW = 12
 NO_MODEL = """
 This page needs a model, and there is none yet. Either
 
-- train one on bundled images in a few minutes: `thirtytwo demo`, then open the app again,
-- train one on your own images: `thirtytwo train FOLDER`, with one folder per class,
+- train one on your own images, with one folder per class, on the page Train,
 - or add a `model.onnx` file made by thirtytwo:
 """
 
@@ -266,5 +267,18 @@ def describe(info: ModelInfo) -> str:
 
 
 def show_error(error: ThirtytwoError) -> None:
-    """Show an error and how to fix it."""
-    st.error(as_markdown(plain(f"{error.message} {error.fix or ''}", added=False)), icon=":material/error:")
+    """Show an error and what can be done about it in the app."""
+    st.error(as_markdown(explained(error)), icon=":material/error:")
+
+
+def with_errors(show: Callable[Given, None]) -> Callable[Given, None]:
+    """Wrap a page, or a part of one that is drawn anew alone, so that user errors are shown as messages."""
+
+    @wraps(show)
+    def shown(*args: Given.args, **kwargs: Given.kwargs) -> None:
+        try:
+            show(*args, **kwargs)
+        except ThirtytwoError as error:
+            show_error(error)
+
+    return shown

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from thirtytwo.data.fixes import Fix
 from thirtytwo.data.types import DATASETS
-from thirtytwo.errors import OutputError
+from thirtytwo.errors import InputError, OutputError
 from thirtytwo.io import expand_home, write_json
 
 MAX_KEPT = 100
@@ -139,12 +139,13 @@ class DecisionStore:
         """Store decisions by fingerprint, None to take one back; others, as of another tab, stay.
 
         Raises:
+            InputError: there are none of this identity any more.
             OutputError: they cannot be written.
         """
         with _writing:
             before = self.read(identity)
             if before is None:
-                return
+                raise InputError("Your decisions on this data were deleted in another tab.", "Check the data again.")
             merged: dict[str, bool | None] = {**before.decided, **decided}
             after = {key: value for key, value in merged.items() if value is not None}
             if after != before.decided:

@@ -125,7 +125,9 @@ _PROGRESS_FROM = 12  # smallest number of images with a progress bar
 _STEP = 8
 _BATCH = 2
 """Number of images in one run of a model; ONNX Runtime keeps the memory that a run takes."""
-_MAX_CACHED = 4000
+_MAX_CACHED, _MODELS = 4000, 5
+"""Number of results that a session keeps, and number of results of each image of a longer list: one of each model that
+is compared, and further views."""
 _FEW = 8
 """Number of new images up to which they are decoded for the answer and for showing it at once."""
 _THREADS = 4
@@ -172,7 +174,7 @@ def _classify(entry: Entry, images: Sequence[InputImage], tta: Tta = "off") -> l
         if bar is not None:
             bar.empty()
     results = [_with_name(cache[entry.stamp, image.digest, tta], image.name) for image in images]
-    for key in list(cache)[: max(0, len(cache) - _MAX_CACHED)]:
+    for key in list(cache)[: max(0, len(cache) - max(_MAX_CACHED, _MODELS * len(images)))]:
         del cache[key]
     return results
 
@@ -234,14 +236,18 @@ def write_zip(
 ) -> Iterator[int]:
     """Write a ZIP file with a heatmap overlay of every readable image, and `predictions.json`.
 
-    Overlays are JPEG, those of small images PNG. Yields the number of overlays written so far after each one.
+    Overlays are JPEG, those of small images PNG. Yields the number of overlays written so far after each one. Images
+    whose file is gone since they were classified have none.
     """
     with zipfile.ZipFile(stream, "w") as archive:
         taken: set[str] = set()
         for image, result in zip(images, results, strict=True):
             if isinstance(result, Prediction):
                 small = max(result.width, result.height) <= PIXELATED_SIDE
-                overlaid = render(entry, image, heat=True, side=OVERLAY_SIDE).image
+                try:
+                    overlaid = render(entry, image, heat=True, side=OVERLAY_SIDE).image
+                except ImageError:
+                    continue
                 name = _unused_name(image.name, taken, ".png" if small else ".jpg")
                 archive.writestr(name, png(overlaid) if small else jpeg(overlaid, _JPEG_QUALITY))
                 yield len(taken)

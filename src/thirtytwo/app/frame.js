@@ -19,6 +19,7 @@ function start() {
     });
     markTheme();
     explainStop(known.stopped);
+    document.querySelectorAll("[data-testid=stException]").forEach((box) => explainError(box, known.failed));
   };
   document.addEventListener("click", (event) => {
     const place = event.target.closest?.("[data-tt-jump]")?.dataset.ttJump;
@@ -108,4 +109,15 @@ function explainStop(texts) {
   own.className = "tt-stopped-text";
   own.append(...texts.lines.map((line) => Object.assign(document.createElement("p"), { textContent: line })));
   (title?.nextElementSibling ?? dialog).append(own);
+}
+
+// An error of the app itself: Streamlit's box names its own classes, and says nothing about what was entered.
+function explainError(box, lines) {
+  if (!lines || box.dataset.ttFailed) return;
+  box.dataset.ttFailed = "yes";
+  box.setAttribute("role", "alert");
+  const own = document.createElement("div");
+  own.className = "tt-failed-text";
+  own.append(...lines.map((line) => Object.assign(document.createElement("p"), { textContent: line })));
+  box.append(own);
 }

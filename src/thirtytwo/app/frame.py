@@ -10,11 +10,16 @@ import streamlit as st
 from streamlit.navigation.page import Page
 
 from thirtytwo.app import library
-from thirtytwo.app.settings import IMAGE_MB
+from thirtytwo.app.settings import IMAGE_MB, MODEL_MB, ZIP_MB
 from thirtytwo.text import as_html
 
 STYLE, SCRIPT = (Path(__file__).with_name(f"frame.{kind}") for kind in ("css", "js"))
 STOPPED_TITLE, GOES_ON = "The app has stopped", "This page then goes on by itself."
+FAILED = (
+    "Something in the app went wrong. Your projects, decisions and trainings are kept.",
+    "Reload the page to go on. If it happens again, please report it: the terminal of the app shows the details.",
+)
+"""What stands in place of Streamlit's message about an error of the app itself."""
 
 _FORMATS = f"Up to {IMAGE_MB} MB each: JPEG, PNG, WebP, HEIC and others"
 """Stands in fields for images instead of Streamlit's list of 20 suffixes, which does not fit."""
@@ -45,11 +50,12 @@ export default function ({ data }) {
 def show_frame(pages: Sequence[Page], page: Page) -> None:
     """Show links to all pages, which phones have instead of Streamlit's menu, and start the script of the frame."""
     st.html(STYLE)
-    st.html(f'<style>:root {{ --tt-formats: "{_FORMATS}"; }}</style>')
+    sizes = f'--tt-model: "Up to {MODEL_MB} MB"; --tt-zip: "Up to {ZIP_MB} MB";'
+    st.html(f'<style>:root {{ --tt-formats: "{_FORMATS}"; {sizes} }}</style>')
     with st.container(horizontal=True, gap="small", key="pages"):
         for one in pages:
             st.page_link(one)
-    data = {"page": page.url_path, "stopped": {"title": STOPPED_TITLE, "lines": stopped_lines()}}
+    data = {"page": page.url_path, "stopped": {"title": STOPPED_TITLE, "lines": stopped_lines()}, "failed": FAILED}
     _frame_component()(key="frame", data=data, height=1)
 
 
@@ -69,7 +75,8 @@ def stopped_lines() -> list[str]:
         where = "The app no longer runs, or its computer cannot be reached from here."
         return [where, "Check that the computer is on and in the same network, and that the app runs on it.", GOES_ON]
     kept = "Projects of Add classes are saved; images on other pages have to be added again."
-    return ["The program behind this page no longer runs.", "Start it again with: thirtytwo app", f"{GOES_ON} {kept}"]
+    start = "Start it again as before, in a terminal with: thirtytwo app"
+    return ["The program behind this page no longer runs.", start, f"{GOES_ON} {kept}"]
 
 
 @st.cache_resource(show_spinner=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any
 import streamlit as st
 
 from thirtytwo.app import photos
+from thirtytwo.app.intake import Portion, take_in
 from thirtytwo.app.library import Entry
 from thirtytwo.app.originals import openable_input
 from thirtytwo.app.photos import InputImage
@@ -33,7 +34,6 @@ _SAMPLE_WIDTH = 108
 _CHUNK = 8
 """Number of uploaded images that are in memory at a time."""
 _THREADS = 4
-_PROGRESS_FROM = 12
 
 Receive = Callable[[list[tuple[str, bytes]]], None]
 """Takes names and contents of uploaded images."""
@@ -55,7 +55,11 @@ export default function () {
     event.preventDefault();
   };
   document.addEventListener("paste", onPaste);
-  return () => document.removeEventListener("paste", onPaste);
+  document.body.dataset.ttPaste = "ready";
+  return () => {
+    document.removeEventListener("paste", onPaste);
+    delete document.body.dataset.ttPaste;
+  };
 }
 """
 """Script that passes pasted images to the uploader of the page, which does not support pasting."""
@@ -63,6 +67,13 @@ export default function () {
 THUMBNAILS = """
 export default function ({ data, parentElement, setTriggerValue }) {
   const list = parentElement.querySelector("ul");
+  const shown = JSON.stringify([data.targets, data.images.map((image) => [image.digest, image.name, image.opens])]);
+  list.trigger = setTriggerValue;
+  if (list.dataset.shown === shown) return; // an open list of classes stays open
+  const focused = list.contains(document.activeElement) ? document.activeElement : null;
+  const place = [...list.children].indexOf(focused?.closest("li"));
+  const kind = ["select", ".tt-open"].find((one) => focused?.matches(one)) ?? "button:not(.tt-open)";
+  list.dataset.shown = shown;
   list.setAttribute("aria-label", data.label);
   list.replaceChildren(...data.images.map((image) => {
     const item = document.createElement("li");
@@ -84,17 +95,18 @@ export default function ({ data, parentElement, setTriggerValue }) {
     const remove = document.createElement("button");
     Object.assign(remove, { type: "button", textContent: "×", title: `Remove ${image.name}` });
     remove.setAttribute("aria-label", `Remove ${image.name}`);
-    remove.onclick = () => setTriggerValue("removed", image.digest);
+    remove.onclick = () => list.trigger("removed", image.digest);
     item.append(remove);
     if (data.targets.length) {
       const move = document.createElement("select");
       move.append(new Option("Move to …", ""), ...data.targets.map((one) => new Option(one.name, one.number)));
       move.setAttribute("aria-label", `Move ${image.name} to another class`);
-      move.onchange = () => move.value && setTriggerValue("moved", { digest: image.digest, to: Number(move.value) });
+      move.onchange = () => move.value && list.trigger("moved", { digest: image.digest, to: Number(move.value) });
       item.append(move);
     }
     return item;
   }));
+  if (focused) list.children[Math.min(place, list.children.length - 1)]?.querySelector(kind)?.focus();
 }
 """
 """Script that shows thumbnails with a button each that removes the image, and lists of classes to move them to."""
@@ -188,8 +200,7 @@ def upload_field(
         _paste_component()(key="paste", height=1)
     if not files:
         return False
-    _hand_over(files, receive, newest_first=newest_first)
-    st.session_state[f"{key}-turn"] = turn + 1
+    take_in(_portions(files, key, receive, newest_first=newest_first))
     if rerun:
         st.rerun()
     _uploader(place, label, f"{key}-{turn + 1}", help=help, labeled=key != "upload")
@@ -270,20 +281,22 @@ def sample_files() -> list[Path]:
     return sorted(SAMPLES.glob("*.jpg"))
 
 
-def _hand_over(files: Sequence[Uploaded], receive: Receive, *, newest_first: bool) -> None:
-    """Pass uploaded files on in portions, and delete each portion when it was taken; shows the progress."""
-    bar = st.progress(0.0, "Reading images …") if len(files) >= _PROGRESS_FROM else None
-    starts = range(0, len(files), _CHUNK)
-    for number, start in enumerate(reversed(starts) if newest_first else starts, start=1):
-        portion = files[start : start + _CHUNK]
+def _portions(files: Sequence[Uploaded], key: str, receive: Receive, *, newest_first: bool) -> Iterator[Portion]:
+    """Pass uploaded files on in portions, and delete each portion when it was taken; the field is then emptied."""
+
+    def take(portion: Sequence[Uploaded]) -> None:
         receive([(file.name, content(file)) for file in portion])
         for file in portion:
             discard(file)
-        if bar is not None:
-            done = min(number * _CHUNK, len(files))
-            bar.progress(done / len(files), f"Read {done} of {len(files)} images")
-    if bar is not None:
-        bar.empty()
+
+    def empty() -> None:
+        st.session_state[f"{key}-turn"] += 1
+
+    starts = range(0, len(files), _CHUNK)
+    for start in reversed(starts) if newest_first else starts:
+        portion = files[start : start + _CHUNK]
+        yield Portion(len(portion), partial(take, portion))
+    yield Portion(0, empty)
 
 
 def _receive(files: list[tuple[str, bytes]], place: str = photos.CLASSIFIED) -> None:

@@ -204,7 +204,7 @@ class JobStore:
         Raises:
             RunError, OutputError: as `start`.
         """
-        create_directory(self.folder, RunError, f"Set {VARIABLE} to a folder that can be written.")
+        create_directory(self.folder, RunError, "Allow this user to write there, or make room.")
         with self._lock():
             if (other := self.active()) is not None:
                 raise RunError(
@@ -263,7 +263,9 @@ def start_process(arguments: Sequence[str], log: Path) -> int:
                 **detached,
             )
     except OSError as error:
-        raise RunError(f"Training cannot be started: {error.strerror}.", "Run thirtytwo train in a terminal.") from None
+        raise RunError(
+            f"Training cannot be started: {error.strerror}.", "Start the app again, then try again."
+        ) from None
     _children[process.pid] = process
     return process.pid
 

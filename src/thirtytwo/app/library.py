@@ -16,7 +16,7 @@ from thirtytwo.app.names import given_names
 from thirtytwo.app.project import Project
 from thirtytwo.app.project_store import ProjectStore, projects_dir
 from thirtytwo.app.settings import AppSettings
-from thirtytwo.errors import ThirtytwoError
+from thirtytwo.errors import ModelFileError, ThirtytwoError
 from thirtytwo.inference.classifier import Classifier, bundled_models, find_model, finished_runs, model_name
 from thirtytwo.inference.model_file import ModelInfo, read_info
 from thirtytwo.io import free_name
@@ -31,7 +31,7 @@ OPEN_PROJECT = "open project"
 """Key of the identity of the project that a session has open."""
 _NAME = 60
 """Length in characters from which the name of a taught model is shortened."""
-FROM_OPTION, BUNDLED, TAUGHT = "from --model", "built in", "made with Add classes"
+FROM_OPTION, BUNDLED, TAUGHT = "named when the app was started", "built in", "made with Add classes"
 """Where a model comes from."""
 PREFERRED = "imagenet"
 """The bundled model in use at first: the one that names most of what people photograph."""
@@ -53,17 +53,29 @@ class Entry:
 
     @property
     def stamp(self) -> tuple[str, int, int]:
-        """Path, modification time and size; changes when the file changes."""
-        status = self.path.stat()
+        """Path, modification time and size; changes when the file changes.
+
+        Raises:
+            ModelFileError: the file is gone, or cannot be read.
+        """
+        try:
+            status = self.path.stat()
+        except OSError as error:
+            problem = f"The file of the model {self.name} cannot be read: {error.strerror}."
+            raise ModelFileError(problem, "Choose another model.") from None
         return (str(self.path), status.st_mtime_ns, status.st_size)
 
 
 def entries() -> list[Entry]:
-    """All available models: from --model, added in this session, taught in the app, bundled, then runs under ./runs."""
+    """All available models: from --model, added in this session, taught in the app, bundled, then runs under ./runs.
+
+    One of --model that was moved or deleted since the start is not listed.
+    """
     found: list[Entry] = []
     for text in settings.models:
-        path = find_model(text)
-        found.append(Entry(model_name(path), path, FROM_OPTION))
+        with suppress(ThirtytwoError):
+            path = find_model(text)
+            found.append(Entry(model_name(path), path, FROM_OPTION))
     found += session_models().values()
     found += taught_models()
     found += [Entry(name, path, BUNDLED) for name, path in bundled_models().items()]
@@ -75,7 +87,7 @@ def entries() -> list[Entry]:
 def session_models() -> dict[str, Entry]:
     """Models uploaded, trained or added by path in this session that still exist, newest first."""
     kept: dict[str, Entry] = st.session_state.setdefault(_SESSION_MODELS, {})
-    gone = [key for key, entry in kept.items() if entry.handle is not None and not entry.path.is_file()]
+    gone = [key for key, entry in kept.items() if not entry.path.is_file()]
     for key in gone:
         del kept[key]
     return kept

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import wraps
 from pathlib import Path
 
 import streamlit as st
 
-from thirtytwo.app import look_twice, originals, photos, session
-from thirtytwo.app.components import show_error
+from thirtytwo.app import intake, look_twice, originals, photos, session
+from thirtytwo.app.components import with_errors
 from thirtytwo.app.frame import show_frame
 from thirtytwo.app.images import warn_before_leaving
 from thirtytwo.app.navigation import remember_pages
 from thirtytwo.app.views import classify, compare, data, explore, fewshot, help, models, train
-from thirtytwo.errors import ThirtytwoError
 
 STYLE, ICON = (Path(__file__).with_name(name) for name in ("page.css", "icon.png"))
 
@@ -44,24 +41,13 @@ def main() -> None:
     show_frame(pages, page)
     st.html(originals.STYLE)
     originals.begin()
+    with st.container():  # which always is there, so that the page keeps its place
+        with_errors(intake.go_on)()
     photos.keep_images()
     look_twice.keep()
     page.run()
     originals.show_viewer()
     warn_before_leaving(unsaved=session.has_unsaved())
-
-
-def with_errors(show: Callable[[], None]) -> Callable[[], None]:
-    """Wrap a page so that user errors are shown as messages instead of tracebacks."""
-
-    @wraps(show)
-    def page() -> None:
-        try:
-            show()
-        except ThirtytwoError as error:
-            show_error(error)
-
-    return page
 
 
 main()

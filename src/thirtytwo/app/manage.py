@@ -14,6 +14,7 @@ from thirtytwo.app.export_menu import show_export
 from thirtytwo.app.library import BUNDLED, FROM_OPTION, RUN, TAUGHT, Entry, projects, session_models
 from thirtytwo.app.names import MAX_NAME, give_name
 from thirtytwo.app.navigation import open_page
+from thirtytwo.app.problems import explained
 from thirtytwo.app.views.compare import choose_models, classes_of
 from thirtytwo.errors import InputError, OutputError, ThirtytwoError
 from thirtytwo.io import LOCK, RUNS, free_path
@@ -119,6 +120,8 @@ def delete(entry: Entry) -> None:
     """
     if not can_delete(entry):
         raise InputError(f"{entry.name} cannot be deleted here: it is {entry.origin}.", "")
+    if not entry.path.is_file():  # of two quick clicks, the first did it
+        return
     st.session_state.pop(_MOVED, None)
     if entry.origin == TAUGHT:
         projects().forget_model(entry.path.parent.name)
@@ -146,8 +149,11 @@ def restore() -> None:
     Raises:
         RunError, OutputError: as `move_to_trash`.
     """
-    entry, trashed = st.session_state.pop(_MOVED)
+    if _MOVED not in st.session_state:  # of two quick clicks, the first did it
+        return
+    entry, trashed = st.session_state[_MOVED]
     _move(trashed, free_path(entry.path.parent))
+    del st.session_state[_MOVED]
     st.session_state[_NOTICE] = f"{entry.name} is back."
 
 
@@ -177,8 +183,18 @@ def rename(entry: Entry, name: str) -> None:
     if entry.handle is not None:  # of this session only
         kept = session_models()
         kept[str(entry.path)] = replace(kept[str(entry.path)], name=name or entry.name)
-        return
-    give_name(projects().folder, entry.path, name)
+    else:
+        give_name(projects().folder, entry.path, name)
+    if library.settings.is_local:
+        _rename_base(entry)
+
+
+def _rename_base(entry: Entry) -> None:
+    """Let the projects that start from a model, or were taught with it, go on with its new name."""
+    new = next((one.name for one in library.entries() if one.path == entry.path), entry.name)
+    for project in projects().all():
+        with suppress(ThirtytwoError):  # deleted by another session
+            projects().change(project.identity, lambda found: found.with_renamed_base(entry.name, new))
 
 
 def _toggle(entry: Entry, kind: str) -> None:
@@ -197,7 +213,7 @@ def _try(work: Callable[[], None]) -> Callable[[], None]:
         try:
             work()
         except ThirtytwoError as error:
-            st.session_state[_PROBLEM] = str(error)
+            st.session_state[_PROBLEM] = explained(error)
 
     return callback
 

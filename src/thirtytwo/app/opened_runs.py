@@ -7,10 +7,12 @@ from pathlib import Path
 import streamlit as st
 
 from thirtytwo.app.folds import is_cross_validation
-from thirtytwo.errors import RunError
-from thirtytwo.io import expand_home
+from thirtytwo.app.problems import explained
+from thirtytwo.errors import RunError, ThirtytwoError
+from thirtytwo.io import expand_home, is_directory, is_file
 from thirtytwo.text import as_markdown
 
+_WHERE = "Give the folder of a run: training names it when it ends."
 _OPENED, _LAST, _PROBLEM, _FIELD = "opened runs", "run opened last", "problem of the opened run", "run-path"
 
 
@@ -31,19 +33,16 @@ def find_run(text: str) -> Path:
 
     Raises:
         RunError: there is none, or it was not evaluated.
+        InputError: it cannot be read.
     """
     path = expand_home(text)
-    directory = path.parent if path.is_file() else path
-    if not directory.is_dir():
-        raise RunError(
-            f"There is no directory {text!r} on this computer.",
-            "Give the path of a run, which training prints when it ends.",
-        )
+    directory = path.parent if is_file(path) else path
+    if not is_directory(directory):
+        raise RunError(f"There is no directory {text!r} on this computer.", _WHERE)
     if not has_predictions(directory):
         raise RunError(
-            f"{str(directory)!r} is not an evaluated run: it needs recipe.toml and predictions-test.parquet.",
-            "Give the path of a run, which training prints when it ends, or evaluate the run with "
-            f"`thirtytwo evaluate {directory}`.",
+            f"{str(directory)!r} is not an evaluated run: it has no recipe, or no predictions.",
+            _WHERE,
         )
     return directory
 
@@ -72,8 +71,8 @@ def _open() -> None:
         return
     try:
         found = find_run(text)
-    except RunError as error:
-        st.session_state[_PROBLEM] = f"{error.message} {error.fix or ''}"
+    except ThirtytwoError as error:
+        st.session_state[_PROBLEM] = explained(error)
         return
     open_run(found)
 

@@ -16,7 +16,7 @@ from thirtytwo.app.file_store import UploadHandle
 from thirtytwo.app.library import Entry, info_of, load_classifier
 from thirtytwo.app.media import serve
 from thirtytwo.app.photos import InputImage, photo_store
-from thirtytwo.app.problems import plain
+from thirtytwo.app.problems import explained
 from thirtytwo.errors import ThirtytwoError
 from thirtytwo.explain.overlay import heat_layer, legend_colors
 from thirtytwo.images.decode import load_image, load_preview
@@ -74,7 +74,7 @@ def openable(original: Original, identity: str) -> str:
 
     Args:
         original: the image.
-        identity: what tells it from all other images, such as a content hash or a path.
+        identity: what distinguishes it from all other images, such as a content hash or a path.
     """
     about = (identity, original.entry and original.entry.path, original.caption, original.heat)
     key = blake2b("\n".join(map(str, about)).encode(), digest_size=10).hexdigest()
@@ -146,8 +146,10 @@ def _described(opened: _Opened) -> dict[str, Any]:
         answer |= _file(original) if isinstance(original.source, Path) else _pixels(original)
         answer |= {"name": original.name, "caption": original.caption}
         return answer | _seen(original, answer["width"], answer["height"]) | _heat(original, opened, answer)
-    except (ThirtytwoError, OSError) as error:
-        return answer | {"problem": plain(str(error), added=False)}
+    except ThirtytwoError as error:
+        return answer | {"problem": explained(error)}
+    except OSError:
+        return answer | {"problem": f"The file of {original.name} cannot be read."}
 
 
 def _file(original: Original) -> dict[str, Any]:

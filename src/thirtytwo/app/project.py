@@ -175,6 +175,13 @@ class Project(BaseModel, frozen=True):
         """With another model to start from."""
         return self.model_copy(update={"base": base})
 
+    def with_renamed_base(self, old: str, new: str) -> Project:
+        """With the new name of a model, if it starts from that one or was taught with it."""
+        result = self.result
+        if result is not None and result.base == old:
+            result = result.model_copy(update={"base": new})
+        return self.model_copy(update={"base": new if self.base == old else self.base, "result": result})
+
     def with_result(self, result: Result) -> Project:
         """With a taught model."""
         return self.model_copy(update={"result": result})

@@ -122,10 +122,16 @@ class ProjectStore:
         """Store images, given by name and content, in a class; those that cannot be read are marked.
 
         Raises:
-            InputError: as `read`.
+            InputError: as `read`; or there is no such class.
             OutputError: they cannot be written.
         """
-        return self.add_files(identity, files, lambda project, photos: project.with_photos(number, photos))
+
+        def add(project: Project, photos: list[Photo]) -> Project:
+            if number not in project.numbers:
+                raise InputError("This class was removed in another tab.", "Add its images to another class.")
+            return project.with_photos(number, photos)
+
+        return self.add_files(identity, files, add)
 
     def add_files(
         self,
@@ -138,14 +144,14 @@ class ProjectStore:
             found = list(pool.map(lambda file: inspect(*file), files))
         photos = []
         with self._lock(identity):
-            folder = self._path(identity)
+            folder, before = self._path(identity), self.read(identity)  # it may have been deleted meanwhile
             for (name, data), one in zip(files, found, strict=True):
                 photo = Photo(name=name, digest=one.digest, suffix=Path(name).suffix.lower()[:8], problem=one.problem)
                 write_bytes(_photo_path(folder, photo), data)
                 if one.thumbnail:
                     write_bytes(_thumbnail_path(folder, photo), one.thumbnail)
                 photos.append(photo)
-            after = change(self.read(identity), photos).model_copy(update={"changed": time.time()})
+            after = change(before, photos).model_copy(update={"changed": time.time()})
             self._write(after)
             return after
 
@@ -187,9 +193,12 @@ class ProjectStore:
         return RunDir(self._path(identity)).onnx
 
     def delete(self, identity: str) -> None:
-        """Delete a project with its images and its model."""
+        """Delete a project with its images and its model; a change that another session is making is waited for."""
         with suppress(InputError, RunError):
-            shutil.rmtree(self._path(identity), ignore_errors=True)
+            folder = self._path(identity)
+            with suppress(InputError, RunError, OSError), self._lock(identity):
+                (folder / _FILE).unlink(missing_ok=True)  # so that changes which wait now find no project
+            shutil.rmtree(folder, ignore_errors=True)
 
     def delete_unused(self, identity: str) -> None:
         """Delete the files of images that were removed more than a day ago."""

@@ -6,13 +6,20 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+import streamlit as st
+
 from thirtytwo.app.library import Entry
 from thirtytwo.app.originals import Original, openable
 from thirtytwo.data.load import files_folder
 from thirtytwo.data.types import ImageSet
-from thirtytwo.errors import ThirtytwoError
+from thirtytwo.errors import ImageError, ThirtytwoError
+from thirtytwo.images.decode import load_preview
 from thirtytwo.images.pixels import Pixels, ResizeRule
+from thirtytwo.images.render import for_display
 from thirtytwo.rundir import RunDir
+
+_MAX_TILES = 200
+"""Number of small images of data sets that are kept for all sessions; one takes up to 150 kB."""
 
 
 def run_model(run: RunDir) -> Entry | None:
@@ -42,6 +49,23 @@ def source_of(images: ImageSet, position: int, folders: list[Path]) -> Path | Ca
             if path.is_file():
                 return path
     return lambda: images.images[position]
+
+
+def tile_of(images: ImageSet, position: int, folders: list[Path], side: int) -> Pixels:
+    """An image as people see it, uint8 `(H, W, 3)`: from its file where that is at hand, else as decoded.
+
+    The longer side of one from a file is at most `side` pixels.
+    """
+    source = source_of(images, position, folders)
+    if isinstance(source, Path):
+        with suppress(ImageError, OSError):  # deleted meanwhile
+            return _preview(source, source.stat().st_mtime_ns, side)
+    return for_display(images.images[position], least=side // 2)
+
+
+@st.cache_resource(show_spinner=False, max_entries=_MAX_TILES)
+def _preview(path: Path, modified: int, side: int) -> Pixels:
+    return load_preview(path, side)
 
 
 def openable_image(

@@ -9,6 +9,7 @@ import streamlit as st
 
 from thirtytwo.app import library
 from thirtytwo.app.library import OPEN_PROJECT, projects
+from thirtytwo.app.problems import explained
 from thirtytwo.app.project import Photo, Project, Trial
 from thirtytwo.app.taught_result import Result
 from thirtytwo.errors import InputError, ThirtytwoError
@@ -38,7 +39,7 @@ def current() -> Project:
     try:
         project = projects().read(identity)
     except InputError as error:
-        st.session_state[_LOST] = str(error)
+        st.session_state[_LOST] = explained(error)
         _open("")
         st.query_params.pop(QUERY, None)
         return Project()
@@ -166,10 +167,13 @@ def undoable(*, trials: bool = False) -> str:
 
 
 def undo(*, trials: bool = False) -> None:
-    """Undo what was removed or moved last, of the new images if `trials`; other changes since then stay."""
+    """Undo what was removed or moved last, of the new images if `trials`; other changes since then stay.
+
+    Where that fails, it can be tried again.
+    """
     stack = _stack(_UNDO_TRIALS if trials else _UNDO)
-    if stack:
-        _change(stack.pop()[1])
+    if stack and _change(stack[-1][1]):
+        stack.pop()
 
 
 def has_unsaved() -> bool:
@@ -179,8 +183,6 @@ def has_unsaved() -> bool:
 
 def _open(identity: str) -> None:
     st.session_state[OPEN_PROJECT] = identity
-    for place in (_UNDO, _UNDO_TRIALS):
-        st.session_state.pop(place, None)
 
 
 def _stored() -> str:
@@ -190,12 +192,14 @@ def _stored() -> str:
     return str(st.session_state[OPEN_PROJECT])
 
 
-def _change(change: Change) -> None:
-    """Apply a change; where that fails, `lost` says why."""
+def _change(change: Change) -> bool:
+    """Apply a change; returns false where that failed, and `lost` then says why."""
     try:
         projects().change(_stored(), change)
     except ThirtytwoError as error:
-        st.session_state[_LOST] = str(error)
+        st.session_state[_LOST] = explained(error)
+        return False
+    return True
 
 
 def _with_photos(number: int, photos: Sequence[Photo], project: Project) -> Project:
@@ -212,8 +216,9 @@ def _with_trials(trials: Sequence[Trial], project: Project) -> Project:
 
 
 def _stack(place: str = _UNDO) -> list[tuple[str, Change]]:
-    stack: list[tuple[str, Change]] = st.session_state.setdefault(place, [])
-    return stack
+    """What can be undone in the open project; it is kept while another one is open."""
+    stacks: dict[str, list[tuple[str, Change]]] = st.session_state.setdefault(place, {})
+    return stacks.setdefault(st.session_state.get(OPEN_PROJECT, ""), [])
 
 
 def _remember(what: str, change: Change, place: str = _UNDO) -> None:

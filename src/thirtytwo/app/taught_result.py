@@ -79,7 +79,7 @@ def result_of(
 
     Args:
         probe: the taught model.
-        project: the project when teaching began.
+        project: the project as it was when training started.
         base: name of the model that it started from.
         digests: content hash of the file of each image by the decoded pixels' bytes.
         alike: positions of near-duplicates in `probe.images`, in groups.

@@ -111,7 +111,8 @@ const create = () => {
   dialog.addEventListener("close", () => {
     image.removeAttribute("src");
     heat.removeAttribute("src");
-    viewer.from?.focus();
+    const from = buttons().find((one) => one.dataset.ttOpen === viewer.key) ?? viewer.from;
+    from?.focus(); // also where the page was drawn anew meanwhile
   });
   dialog.addEventListener("click", (event) => {
     if (event.target === dialog) dialog.close();

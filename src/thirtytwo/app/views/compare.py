@@ -17,7 +17,8 @@ from thirtytwo.app.library import Entry, entries, info_of, selected_model
 from thirtytwo.app.originals import openable_input
 from thirtytwo.app.pager import Pager
 from thirtytwo.app.photos import InputImage
-from thirtytwo.errors import ThirtytwoError
+from thirtytwo.app.problems import plain
+from thirtytwo.errors import ImageError, ThirtytwoError
 from thirtytwo.inference.classifier import Prediction, UnreadableImage
 from thirtytwo.text import CsvWriter, as_markdown
 
@@ -63,10 +64,14 @@ def show() -> None:
 
 def _readable(compared: Sequence[Compared]) -> list[Compared]:
     """Images that can be read, with their results; show a warning for each of the others."""
-    for _, row in compared:
-        if isinstance(row[0], UnreadableImage):
-            st.warning(as_markdown(row[0].error), icon=":material/broken_image:")
-    return [(image, row) for image, row in compared if not isinstance(row[0], UnreadableImage)]
+    readable = []
+    for image, row in compared:
+        problem = next((one for one in row if isinstance(one, UnreadableImage)), None)
+        if problem is None:
+            readable.append((image, row))
+        else:  # for one model only, where the file was deleted between the two
+            st.warning(as_markdown(problem.error), icon=":material/broken_image:")
+    return readable
 
 
 def _filter_by_agreement(compared: list[Compared], models: int) -> list[Compared]:
@@ -88,8 +93,13 @@ def _show_page(compared: Sequence[Compared], models: Sequence[Entry]) -> None:
     for image, row in compared[pager.show()]:
         with st.container(border=True):
             predictions = list(zip(names, _predictions(row), strict=True))
+            try:
+                shown = view(image)
+            except ImageError as error:  # its file is gone
+                st.warning(as_markdown(f"{plain(error.message)} Add it again."), icon=":material/broken_image:")
+                continue
             opens = openable_input(image, entry)
-            st.html(side_by_side(image.name, view(image), predictions, _TOP, agree=agree(row), opens=opens))
+            st.html(side_by_side(image.name, shown, predictions, _TOP, agree=agree(row), opens=opens))
     pager.show_again()
 
 
@@ -119,9 +129,9 @@ def as_csv(results: dict[str, list[Result]]) -> str:
     columns = ("class", "confidence", "known", *(["views"] if viewed else []))
     writer.writerow(["file", *(f"{name}: {what}" for name in results for what in columns), "agree"])
     for row in zip(*results.values(), strict=True):
-        if isinstance(row[0], UnreadableImage):
-            continue
         found = _predictions(row)
+        if len(found) < len(row):
+            continue
         cells: list[object] = []
         for one in found:
             cells += [one.top, one.confidence, str(one.known).lower(), *([look_twice.views_of(one)] if viewed else [])]

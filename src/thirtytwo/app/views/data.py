@@ -24,7 +24,7 @@ def show() -> None:
     title(
         "Check data",
         "Find duplicates, wrong labels, unreadable files and other problems of a data set, and decide which suggested "
-        "fixes to apply. This page changes no file.",
+        "fixes to apply. This page changes no file of the data.",
     )
     _reopen()
     _show_form()
@@ -68,7 +68,7 @@ def _known_names() -> str:
 
 
 def _show_form() -> None:
-    """Let the user choose a data set, and check it on request; an error of the data stops the page."""
+    """Let the user choose a data set, and check it on request."""
     with st.form("doctor-form", border=False):
         label = "Data set or folder" if library.settings.is_local else "Data set"
         spec = st.text_input(
@@ -87,5 +87,8 @@ def _show_form() -> None:
     if not reviews.may_check(spec.strip()):
         st.error(f"From another computer, only known data sets can be checked: {_known_names()}.")
         st.stop()
-    with st.spinner("Checking …", show_time=True):
-        st.session_state[_CHECKED] = check_data(spec.strip(), thorough=thorough)
+    try:
+        with st.spinner("Checking …", show_time=True):
+            st.session_state[_CHECKED] = check_data(spec.strip(), thorough=thorough)
+    except ThirtytwoError as error:  # what was checked before stays on the page, with its name
+        show_error(error)

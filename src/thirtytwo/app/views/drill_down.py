@@ -97,7 +97,7 @@ def show_next_steps(predictions: Predictions, filters: Filters) -> Any:
 def show_labels(found: NextSteps, filters: Filters) -> None:
     """Show how many labels to check there are, with a button that shows their images."""
     if found.labels is None:
-        st.caption("Labels were not checked: that needs `pip install 'thirtytwo[train]'`.")
+        st.caption("Labels were not checked: that needs the libraries for training, which are not installed here.")
         return
     count = sum(len(part.positions) for part in found.labels)
     if not count:

@@ -17,7 +17,8 @@ from thirtytwo.app.folds import NOTE, cross_validations, is_cross_validation, sh
 from thirtytwo.app.frame import announce
 from thirtytwo.app.opened_runs import has_predictions, just_opened, opened_runs, show_path_form
 from thirtytwo.app.pager import Pager
-from thirtytwo.app.run_images import openable_image, run_folders, run_model, run_rule
+from thirtytwo.app.problems import plain
+from thirtytwo.app.run_images import openable_image, run_folders, run_model, run_rule, tile_of
 from thirtytwo.app.views.drill_down import (
     ANY,
     EVERY,
@@ -62,7 +63,7 @@ _MATRIX = 20
 _MAX_CONFUSIONS = 30
 _CHOSEN = "explored-run"
 _TILE = 112
-_ROOT = "Start the app with --data-root set to the folder of the data."
+_MOVED = "Put the data back where it was when the model was trained."
 
 Ints = npt.NDArray[np.int64]
 
@@ -148,9 +149,7 @@ def _show_run() -> None:
     runs = available_runs()
     if not runs:
         st.info(
-            "There is no trained model in the folder `runs` yet. Train one on the page Train or with "
-            "`thirtytwo train FOLDER`, or start the app in the "
-            "directory that contains `runs`.",
+            "There is no trained model yet. Train one on the page Train, or open the folder of one below.",
             icon=":material/grid_view:",
         )
         _offer_path()
@@ -351,8 +350,8 @@ def _fold_images(run: RunDir) -> tuple[ImageSet | None, str]:
 
 def _reason(error: ThirtytwoError) -> str:
     """Why the images of a run cannot be shown, and what to do."""
-    advice = "The page Data lists these files." if isinstance(error, UnreadableImagesError) else _ROOT
-    return f"{error.message} {advice}"
+    advice = "The page Data lists these files." if isinstance(error, UnreadableImagesError) else _MOVED
+    return f"{plain(error.message, added=False)} {advice}"
 
 
 def _show_data() -> None:
@@ -365,14 +364,16 @@ def _show_data() -> None:
             placeholder="my-images",
             help="A folder with one folder of images per class, a CSV file, or the name of a known data set",
         )
-        st.form_submit_button("Show")
+        wanted = st.form_submit_button("Show")
     if not spec.strip():
         st.info(f"Enter a folder with one folder per class, or one of {known}.", icon=":material/folder_open:")
         return
     if not library.settings.is_local and spec.partition("?")[0] not in DATASETS.names():
         st.error(f"From another computer, only known data sets can be shown: {known}.")
         return
-    data = _load_dataset(spec.strip(), "auto", "crop", 0)
+    if wanted:  # its files may have changed since it was shown
+        _load_dataset.clear(spec.strip())
+    data = _load_dataset(spec.strip())
     _show_overview(data)
     _show_samples(data, spec.strip())
     st.subheader("Classes", anchor=False)
@@ -391,7 +392,7 @@ def _show_overview(data: DataSet) -> None:
         f"**{as_markdown(data.name)}**: {len(data.classes)} classes; {counts} images, at {width}×{height} pixels"
     )
     for skipped in data.skipped[:10]:
-        st.caption(as_markdown(capitalized(skipped)))
+        st.caption(as_markdown(plain(capitalized(skipped), added=False)))
 
 
 def _show_samples(data: DataSet, spec: str) -> None:
@@ -406,7 +407,7 @@ def _show_samples(data: DataSet, spec: str) -> None:
     tiles, opens = [], []
     for position in positions:
         label, file = readable(part.classes[int(part.labels[position])]), Path(part.name_of(position)).name
-        tiles.append((for_display(part.images[position], least=_TILE), label, file))
+        tiles.append((tile_of(part, position, folders, 2 * _TILE), label, file))
         opens.append(
             openable_image(part, position, folders, identity=spec, caption=label, viewer="This page", rule="crop")
         )
@@ -452,9 +453,8 @@ def _load_folds(path: str, modified: int) -> ImageSet:
 
 
 @st.cache_resource(show_spinner="Loading images …", max_entries=2)
-def _load_dataset(spec: str, image_size: str, resize: Any, seed: int) -> DataSet:
-    size: Any = int(image_size) if image_size.isdigit() else "auto"
-    data = load_dataset(spec, data_root=library.settings.data_root, image_size=size, resize=resize, seed=seed)
+def _load_dataset(spec: str) -> DataSet:
+    data = load_dataset(spec, data_root=library.settings.data_root)
     for part in data.stored.values():
         release_pages(part.images)
     return data

@@ -13,8 +13,10 @@ from thirtytwo.app import session
 from thirtytwo.app.components import describe, require_model, show_error, title
 from thirtytwo.app.images import thumbnails, undo_button, upload_field
 from thirtytwo.app.library import Entry, entries, info_of, load_classifier, projects
+from thirtytwo.app.pager import Pager
 from thirtytwo.app.project import PhotoClass, Project
 from thirtytwo.app.project_checks import changes_since, missing_input
+from thirtytwo.app.project_store import projects_dir
 from thirtytwo.app.taught_result import result_of
 from thirtytwo.app.views.taught import show_result
 from thirtytwo.app.views.teach_input import show_ways
@@ -28,7 +30,8 @@ from thirtytwo.text import as_markdown, capitalized, counted
 
 _AUTOMATIC = "Chosen by the size of the images"
 _BASE = "base"
-_MAX_LISTED = 20
+_PER_PAGE = 20
+"""Number of projects that are listed at a time."""
 _MAX_UNREADABLE = 5
 
 
@@ -68,8 +71,8 @@ def _show_problem() -> None:
     if not projects().kept:
         st.warning(
             as_markdown(
-                "This project is lost when the app stops, because your data folder cannot be written. Set "
-                "THIRTYTWO_PROJECTS to a folder that can be, and start the app again."
+                f"This project is lost when the app stops, because the folder {projects_dir()} cannot be written. "
+                "Allow this user to write there, or make room, and start the app again."
             ),
             icon=":material/save:",
         )
@@ -91,7 +94,8 @@ def _show_projects(project: Project) -> None:
                 st.button("Keep it", key="project-delete-no", on_click=_keep)
     if others:
         with st.expander(f"Open another project ({len(others)})", expanded=not project.identity):
-            for other in others[:_MAX_LISTED]:
+            pager = Pager(len(others), _PER_PAGE, f"projects-page-{len(others)}")
+            for other in others[pager.show()]:
                 key = f"project-open-{other.identity}"
                 st.button(as_markdown(_label(other)), key=key, on_click=_open, args=(other.identity,), width="stretch")
 

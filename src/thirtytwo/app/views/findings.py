@@ -6,12 +6,14 @@ from collections.abc import Sequence
 
 import streamlit as st
 
+from thirtytwo.app.advice import what_to_do, what_was_found, why_it_matters
 from thirtytwo.app.frame import announce
 from thirtytwo.app.problems import plain
 from thirtytwo.app.views.checked_data import CheckedData
 from thirtytwo.app.views.data_images import open_image
 from thirtytwo.doctor.base import Check, Finding, Severity
 from thirtytwo.doctor.page import by_check, extent, verdict
+from thirtytwo.doctor.subject import Subject
 from thirtytwo.text import as_markdown, capitalized, shorten
 
 _MAX_FINDINGS, _MAX_FILES = 10, 10
@@ -28,25 +30,28 @@ def show_findings(checked: CheckedData) -> None:
     announce(verdict(diagnosis))
     for check, findings in by_check(diagnosis.findings).items():
         severity, amount = findings[0].severity, extent(findings)
-        heading = f"{capitalized(severity)} {check.code}: {check.title}" + (f", {amount}" if amount else "")
+        heading = f"{capitalized(severity)}: {check.title}" + (f", {amount}" if amount else "")
         with st.expander(as_markdown(heading), icon=_ICONS[severity]):
-            _show_section(check, findings, checked.images.get(check.code, ""))
+            _show_section(check, findings, diagnosis.subject, checked.images.get(check.code, ""))
             for place in checked.places.get(check.code, ()):
                 if diagnosis.subject is not None:
                     open_image(diagnosis.subject, place)
 
 
-def _show_section(check: type[Check], findings: Sequence[Finding], images: str) -> None:
-    for finding in findings[:_MAX_FINDINGS]:
-        st.markdown(sentence(finding.what))
+def _show_section(check: type[Check], findings: Sequence[Finding], subject: Subject | None, images: str) -> None:
+    some = findings[:_MAX_FINDINGS]
+    for finding in some:
+        st.markdown(sentence(what_was_found(finding)))
         if finding.files:
             more = f" and {len(finding.files) - _MAX_FILES:,} more" if len(finding.files) > _MAX_FILES else ""
             st.caption(", ".join(map(sentence, finding.files[:_MAX_FILES])) + more)
     if len(findings) > _MAX_FINDINGS:
         st.caption(f"And {len(findings) - _MAX_FINDINGS:,} more of this kind.")
-    st.markdown(f"**Why it matters.** {as_markdown(check.why)}")
-    for advice in dict.fromkeys(sentence(finding.fix) for finding in findings[:_MAX_FINDINGS] if finding.fix):
-        st.markdown(f"**What to do.** {advice}")
+    st.markdown(f"**Why it matters.** {as_markdown(why_it_matters(check))}")
+    for advice in dict.fromkeys(what_to_do(finding, subject) for finding in some):
+        if advice:
+            st.markdown(f"**What to do.** {sentence(advice)}")
+    st.caption(f"Check {as_markdown(check.code)} of the documentation")
     if images:
         st.html(images)
 

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator
 import numpy as np
 import streamlit as st
 
-from thirtytwo.app.components import image_grid
+from thirtytwo.app.components import image_grid, with_errors
 from thirtytwo.app.frame import announce
 from thirtytwo.app.views import reviews
 from thirtytwo.app.views.checked_data import CheckedData
@@ -28,6 +28,7 @@ _STATES = {True: ":green-badge[accepted]", False: ":gray-badge[rejected]", None:
 
 
 @st.fragment  # a decision draws only this part anew
+@with_errors
 def show_review(checked: CheckedData) -> None:
     """Let the user decide on the suggested fixes one by one, and download the accepted ones as a plan."""
     review = checked.review
@@ -111,7 +112,7 @@ def _show_item(review: Review) -> None:
     fix = item.fix
     with st.container(border=True, key="fix"):
         st.markdown(f"**{as_markdown(_action(fix))}** {_STATES[review.decision(review.position)]}")
-        st.caption(f"{as_markdown(_place(fix))} · {as_markdown(fix.reason)}: {sentence(fix.evidence)}")
+        st.caption(f"{as_markdown(_place(fix))} · {as_markdown(_reason(fix))}: {sentence(fix.evidence)}")
         if item.place is not None and review.diagnosis.subject is not None:
             st.html(compared_images(review, review.diagnosis.subject, item, item.place))
 
@@ -122,6 +123,11 @@ def _action(fix: Fix) -> str:
     if fix.action == "drop":
         return f"Drop this image of “{label}”"
     return f"{capitalized(fix.action)} this image of “{label}” to “{to}”"
+
+
+def _reason(fix: Fix) -> str:
+    """Why a fix is suggested: the title of the check, without its code."""
+    return fix.reason.partition(" ")[2] or fix.reason
 
 
 def _place(fix: Fix) -> str:
@@ -161,9 +167,9 @@ def _role(fix: Fix, accepted: bool | None) -> str:
 
 def _show_code(review: Review, code: str) -> None:
     """Show how many fixes of a check are accepted, and buttons to decide on all of them."""
-    reason = next(item.fix.reason for item in review.items if item.code == code)
+    reason = next(_reason(item.fix) for item in review.items if item.code == code)
     total, accepted = review.count(code), review.count(code, accepted=True)
-    st.markdown(f"{as_markdown(reason)}: {accepted:,} of {total:,} accepted")
+    st.markdown(f"{as_markdown(capitalized(reason))}: {accepted:,} of {total:,} accepted")
     with st.container(horizontal=True, key=f"all-{code}", gap="small"):
         st.button("Accept all", key=f"accept-{code}", on_click=review.decide_all, args=(code, True))
         st.button("Reject all", key=f"reject-{code}", on_click=review.decide_all, args=(code, False))

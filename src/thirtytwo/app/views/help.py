@@ -17,9 +17,10 @@ from thirtytwo.text import SPACE, interval, percent
 
 PAGES = """
 - **Classify** says what is in your images.
-- **Compare** asks two to four models about the same images.
+- **Compare** classifies the same images with two to four models.
 - **Explore** shows what a model got right and wrong, and the images of a data set.
-- **Data** finds problems of a data set, such as duplicates and wrong labels, and keeps your decisions on them.
+- **Data** finds problems of a data set, such as duplicates and wrong labels, keeps your decisions on them, and writes a
+  fixed copy.
 - **Train** trains a model on a folder of images, in the background.
 - **Models** lists the models, how accurate they are, and adds others.
 - **Add classes** makes a model for your own classes from a few images of each.
@@ -62,8 +63,8 @@ model learned the wrong thing: give it images with other backgrounds.
 88{SPACE}% with the interval {interval((0.8, 0.94), digits=0)} means: on very many images, it would most likely lie
 between these two. More images make the interval narrower.
 
-**Estimated accuracy, cross-validated.** Add classes sets some of your images aside, learns from the others and asks
-about those set aside, until each was asked about once. Several images of the same scene make this estimate too high.
+**Estimated accuracy, cross-validated.** Add classes divides your images into parts. Each part is classified by a model
+that was trained on the other parts. Several images of the same scene make this estimate too high.
 """
 
 
@@ -106,10 +107,11 @@ def _show_phone() -> None:
     url = settings.network_url
     if url is None:
         st.markdown(
-            "Start the app with `thirtytwo app --host 0.0.0.0`, and this page shows an address and a QR code for a "
-            "phone in the same network. Anyone in that network can then use the app, but sees no list of your "
-            "projects, only one whose address is known, and can open no files by their path."
+            "The app can be opened to phones in the same network. This page then shows its address and a QR code. "
+            "Anyone in that network can use the app, but sees no list of your projects, only one whose address is "
+            "known, and can open no files by their path. To do so, stop the app, and start it in a terminal with:"
         )
+        st.code("thirtytwo app --host 0.0.0.0", language="bash")
         return
     st.markdown(
         f"Scan this code with a phone in the same network, or open `{url}` there. Anyone in this network can do that."

@@ -18,7 +18,9 @@ from thirtytwo.app.library import Entry
 from thirtytwo.app.originals import openable_input, opening
 from thirtytwo.app.pager import Pager
 from thirtytwo.app.photos import InputImage, photo_store
+from thirtytwo.app.problems import plain
 from thirtytwo.app.results import Criteria, answer, kinds, tally
+from thirtytwo.errors import ImageError
 from thirtytwo.images.render import as_uri
 from thirtytwo.inference.classifier import Prediction, UnreadableImage
 from thirtytwo.text import as_html, readable
@@ -69,7 +71,7 @@ def choose(results: Sequence[Result]) -> Criteria:
         if st.session_state.get("shown-class") not in (None, *names):
             st.session_state["shown-class"] = _ANY
         label = first.selectbox("Class", names, format_func=partial(_named, counts), key="shown-class")
-        least, most = second.slider("Confidence", 0, 100, (0, 100), format="%d %%", key="shown-confidence")
+        least, most = second.slider("Confidence", 0, 100, (0, 100), format="%d\u00a0%%", key="shown-confidence")
         order = third.selectbox("Sort", chosen.ORDERS, key="shown-order")
     return Criteria(kind or chosen.ALL, None if label == _ANY else label, least / 100, most / 100, order)
 
@@ -81,11 +83,19 @@ def _named(counts: dict[str, int], name: str) -> str:
 def rendered(
     entry: Entry, shown: Sequence[tuple[InputImage, Result]], key: str, *, heat: bool
 ) -> Iterator[tuple[InputImage, Result, Rendered | None]]:
-    """Render images one after another, None for unreadable ones; heatmaps show their progress and can be canceled."""
+    """Render images one after another, None for unreadable ones; heatmaps show their progress and can be canceled.
+
+    An image whose file is gone since it was classified is unreadable, too.
+    """
     heatmaps = sum(isinstance(result, Prediction) for _, result in shown) if heat else 0
     with _progress(heatmaps, key, _cancel_heat) as advance:
         for image, result in shown:
-            found = render(entry, image, heat=heat) if isinstance(result, Prediction) else None
+            found = None
+            if isinstance(result, Prediction):
+                try:
+                    found = render(entry, image, heat=heat)
+                except ImageError as error:
+                    result = UnreadableImage(image.name, f"{plain(error.message)} Add it again.")
             advance()
             yield image, result, found
 

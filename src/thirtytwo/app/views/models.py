@@ -26,6 +26,7 @@ from thirtytwo.app.library import (
 )
 from thirtytwo.app.manage import show_actions, show_notices
 from thirtytwo.app.model_table import metrics_table, model_rows, run_of, table_of, taught_project
+from thirtytwo.app.problems import explained
 from thirtytwo.app.project import Project
 from thirtytwo.app.settings import MODEL_MB
 from thirtytwo.app.taught_card import METRICS as TAUGHT_METRICS
@@ -117,13 +118,14 @@ def _show_cross_validations() -> None:
 
 def upload() -> None:
     """Show a field to upload a model file, and the outcome of the last upload."""
-    st.file_uploader(
-        "A model.onnx file made by thirtytwo",
-        type=["onnx"],
-        key="model-upload",
-        on_change=_add_uploaded,
-        max_upload_size=MODEL_MB,
-    )
+    with st.container(key="model-field"):
+        st.file_uploader(
+            "A model.onnx file made by thirtytwo",
+            type=["onnx"],
+            key="model-upload",
+            on_change=_add_uploaded,
+            max_upload_size=MODEL_MB,
+        )
     _show_outcome("model-upload")
 
 
@@ -158,7 +160,7 @@ def _add(key: str, add: Any) -> None:
         entry = add()
         st.session_state[f"{key}-outcome"] = (True, f"{entry.name} was added. To classify with it, choose Use.")
     except ThirtytwoError as error:
-        st.session_state[f"{key}-outcome"] = (False, f"{error.message} {error.fix or ''}")
+        st.session_state[f"{key}-outcome"] = (False, explained(error))
 
 
 def _show_outcome(key: str) -> None:

@@ -10,6 +10,8 @@ import streamlit as st
 
 from thirtytwo.app import library
 from thirtytwo.app.decisions import Changes, Decisions, DecisionStore, identity_of, place_of
+from thirtytwo.app.pager import Pager
+from thirtytwo.app.problems import explained
 from thirtytwo.data.types import DATASETS
 from thirtytwo.errors import ThirtytwoError
 from thirtytwo.text import as_markdown, counted, shorten
@@ -19,10 +21,10 @@ QUERY = "review"
 SPEC, THOROUGH = "doctor-spec", "doctor-thorough"
 """Keys of the fields of the form."""
 _FOLDER = "decisions"
-_MAX_LISTED = 10
+_PER_PAGE = 10
 _LONGEST = 200
 """Characters of a path from which it is shortened in the middle."""
-_OWN, _ANEW = "own decisions", "check anew"
+_OWN, _ANEW, _DELETING = "own decisions", "check anew", "decisions to delete"
 
 
 def store() -> DecisionStore:
@@ -98,7 +100,8 @@ def show_earlier() -> None:
     if not found:
         return
     st.subheader("Go on with earlier decisions", anchor=False)
-    for one in found[:_MAX_LISTED]:
+    pager = Pager(len(found), _PER_PAGE, f"reviews-page-{len(found)}")
+    for one in found[pager.show()]:
         when = datetime.fromtimestamp(one.changed).strftime("%Y-%m-%d %H:%M")
         accepted = sum(one.decided.values())
         with st.container(horizontal=True, vertical_alignment="center"):
@@ -112,10 +115,26 @@ def show_earlier() -> None:
                 "Delete",
                 key=f"review-forget-{one.identity}",
                 icon=":material/delete:",
-                on_click=store().forget,
+                on_click=_ask_before_deleting,
                 args=(one.identity,),
                 help="Delete these decisions; the data stays as it is",
             )
+        if st.session_state.get(_DELETING) == one.identity:
+            with st.container(border=True, horizontal=True, vertical_alignment="center", key="review-deleting"):
+                st.markdown(f"Delete {counted(len(one.decided), 'decision')}? That cannot be undone.", width="stretch")
+                st.button(
+                    "Delete them", key="review-delete-yes", type="primary", on_click=_forget, args=(one.identity,)
+                )
+                st.button("Keep them", key="review-delete-no", on_click=_ask_before_deleting, args=("",))
+
+
+def _ask_before_deleting(identity: str) -> None:
+    st.session_state[_DELETING] = identity
+
+
+def _forget(identity: str) -> None:
+    _ask_before_deleting("")
+    store().forget(identity)
 
 
 def _open(found: Decisions) -> None:
@@ -145,7 +164,8 @@ def keep(identity: str, names: Sequence[str], kept: dict[str, bool], decisions: 
     try:
         store().decide(identity, changed)
     except ThirtytwoError as error:
-        st.warning(as_markdown(f"Your decisions are lost when you reload this page. {error}"), icon=":material/save:")
+        problem = f"Your decisions are lost when you reload this page. {explained(error)}"
+        st.warning(as_markdown(problem), icon=":material/save:")
         return
     for name, value in changed.items():
         if value is None:

@@ -81,8 +81,9 @@ def _show_accuracy(result: Result) -> None:
         word, guessing = verdict.sentence.split("; ")
         st.markdown(f":{_COLORS[word]}-badge[{capitalized(word)}] · {guessing}")
     st.caption(
-        f"The photos were dealt into {result.folds} parts, and each was classified by a model that was trained without "
-        "its part. More photos narrow the interval; several photos of the same scene make the estimate too high."
+        f"The photos were divided into {result.folds} parts, and each was classified by a model that was trained "
+        "without its part. More photos narrow the interval; several photos of the same scene make the estimate too "
+        "high."
     )
 
 
@@ -124,7 +125,8 @@ def _show_download(entry: Entry) -> None:
             st.button("Use on all pages", key="probe-use", on_click=select_model, args=(entry,))
     st.caption(
         f"The model is kept with this project and listed on the pages Classify, Compare and Models as "
-        f"“{as_markdown(entry.name)}”. Use the file with `thirtytwo predict photo.jpg --model model.onnx`"
+        f"“{as_markdown(entry.name)}”. Export, below, also makes a page of it that works on phones, and shows how "
+        "programs use the file."
     )
 
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import io
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from pathlib import Path
 from typing import TypeVar
 
 import streamlit as st
@@ -16,15 +15,14 @@ from thirtytwo.app.camera import camera
 from thirtytwo.app.class_folders import ClassFolders, group_by_class, open_zip, read_entry, zip_entries
 from thirtytwo.app.components import show_error
 from thirtytwo.app.images import FIELD, TYPES
-from thirtytwo.app.settings import IMAGE_MB
+from thirtytwo.app.intake import Portion, take_in
+from thirtytwo.app.settings import IMAGE_MB, ZIP_MB
 from thirtytwo.app.uploads import Uploaded, content, discard, path_of
-from thirtytwo.errors import ThirtytwoError
+from thirtytwo.errors import InputError, ThirtytwoError
 from thirtytwo.images.formats import FORMATS
 from thirtytwo.text import as_markdown, counted
 
 FILES, FOLDER, CAMERA = "Files", "Folder or ZIP", "Camera"
-ZIP_MB = 200
-"""Maximum size of an uploaded ZIP file, in MB: it is in memory while it arrives."""
 _PORTION = 8
 """Number of images that are in memory at a time."""
 _NOTES = "notes on added folders"
@@ -66,59 +64,75 @@ def _show_folder() -> None:
                 max_upload_size=IMAGE_MB,
                 help=f"{FORMATS}. No data leaves this computer.",
             )
-        archive = st.file_uploader(
-            f"Or a ZIP file of such a folder, up to {ZIP_MB} MB",
-            type="zip",
-            key=f"class-zip-{turn}",
-            max_upload_size=ZIP_MB,
-        )
+        with st.container(key="zip-field"):
+            archive = st.file_uploader(
+                "Or a ZIP file of such a folder", type="zip", key=f"class-zip-{turn}", max_upload_size=ZIP_MB
+            )
         if not files and archive is None:
             return
         try:
-            if files:
-                _add_folder(files)
-            if archive is not None:
-                _add_zip(archive)
+            take_in(_portions(files, archive))
         except ThirtytwoError as error:
             show_error(error)
             return
-    st.session_state["folder-turn"] = turn + 1
     st.rerun()
 
 
-def _add_folder(files: Sequence[Uploaded]) -> None:
-    found = group_by_class((file.name, file) for file in files)
-    _add(found, content)
-    for file in files:
-        discard(file)
+def _portions(files: Sequence[Uploaded], archive: Uploaded | None) -> Iterator[Portion]:
+    """Add the images of a folder, or of a ZIP file; then the fields are emptied.
 
+    Raises:
+        InputError: there are no images in folders, or the ZIP file cannot be read.
+    """
+    opened = None
+    if files:
+        yield from _add(group_by_class((file.name, file) for file in files), content)
+    if archive is not None:
+        opened = open_zip(path_of(archive) or io.BytesIO(content(archive)), archive.name)
+        try:
+            found = group_by_class(zip_entries(opened))
+        except InputError:
+            opened.close()
+            raise
+        yield from _add(found, partial(_unpack, opened))
 
-def _add_zip(file: Uploaded) -> None:
-    source: Path | io.BytesIO = path_of(file) or io.BytesIO(content(file))
-    with open_zip(source, file.name) as archive:
-        _add(group_by_class(zip_entries(archive)), partial(_unpack, archive))
-    discard(file)
+    def empty() -> None:
+        if opened is not None:
+            opened.close()
+        for file in [*files, *([] if archive is None else [archive])]:
+            discard(file)
+        st.session_state["folder-turn"] += 1
+
+    yield Portion(0, empty)
 
 
 def _unpack(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes | None:
     return read_entry(archive, entry, IMAGE_MB << 20)
 
 
-def _add(found: ClassFolders[File], read: Callable[[File], bytes | None]) -> None:
-    """Add the images of each class in portions, with their progress; then say what was added and left out."""
+def _add(found: ClassFolders[File], read: Callable[[File], bytes | None]) -> Iterator[Portion]:
+    """Add the images of each class in portions; then note what was added and left out."""
+    failed: dict[int, int] = {}
     total = sum(len(files) for files in found.classes.values())
-    bar = st.progress(0.0, f"Reading {counted(total, 'image')} …")
-    done = failed = 0
-    for name, files in found.classes.items():
-        for start in range(0, len(files), _PORTION):
-            portion = [(file_name, read(file)) for file_name, file in files[start : start + _PORTION]]
-            readable = [(file_name, data) for file_name, data in portion if data is not None]
-            session.add_class_photos(name, readable)
-            done, failed = done + len(portion), failed + len(portion) - len(readable)
-            bar.progress(done / total, f"Read {done} of {counted(total, 'image')}")
-    bar.empty()
-    classes = len(found.classes)
-    notes = [f"{counted(done - failed, 'image')} of {classes} {'class' if classes == 1 else 'classes'} added."]
-    if failed:
-        notes.append(f"{counted(failed, 'file')} left out: damaged, or larger than {IMAGE_MB} MB.")
-    st.session_state[_NOTES] = [*notes, *found.notes][:_MAX_NOTES]
+
+    def take(number: int, name: str, files: Sequence[tuple[str, File]]) -> None:
+        portion = [(file_name, read(file)) for file_name, file in files]
+        readable = [(file_name, data) for file_name, data in portion if data is not None]
+        session.add_class_photos(name, readable)
+        failed[number] = len(portion) - len(readable)
+
+    def note() -> None:
+        classes, left = len(found.classes), sum(failed.values())
+        notes = [f"{counted(total - left, 'image')} of {classes} {'class' if classes == 1 else 'classes'} added."]
+        if left:
+            notes.append(f"{counted(left, 'file')} left out: damaged, or larger than {IMAGE_MB} MB.")
+        st.session_state[_NOTES] = [*notes, *found.notes][:_MAX_NOTES]
+
+    portions = [
+        (name, files[start : start + _PORTION])
+        for name, files in found.classes.items()
+        for start in range(0, len(files), _PORTION)
+    ]
+    for number, (name, files) in enumerate(portions):
+        yield Portion(len(files), partial(take, number, name, files))
+    yield Portion(0, note)

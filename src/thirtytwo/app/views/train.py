@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib.util import find_spec
 
 import streamlit as st
@@ -12,11 +13,12 @@ import streamlit as st
 from thirtytwo.app import library
 from thirtytwo.app.components import title
 from thirtytwo.app.jobs import Job, JobStore, jobs_dir
-from thirtytwo.app.problems import plain
+from thirtytwo.app.pager import Pager
+from thirtytwo.app.problems import advice_in_app, plain
 from thirtytwo.app.views.training import (
+    guarded,
     is_active,
     name_of,
-    remember_error,
     show_error_of_start,
     show_outcome,
     show_running,
@@ -31,16 +33,17 @@ from thirtytwo.data.survey import Survey
 from thirtytwo.data.types import DATASETS
 from thirtytwo.doctor.diagnose import Diagnosis, diagnose
 from thirtytwo.doctor.page import by_check, extent, verdict
-from thirtytwo.errors import ThirtytwoError
 from thirtytwo.run_paths import default_path
 from thirtytwo.text import as_markdown, as_printable, capitalized
 
 _LIBRARIES = ("torch", "torchvision", "lightning", "timm", "psutil")
 """Modules without which nothing can be trained."""
 INSTALL = 'pip install "thirtytwo[train]"'
+DATA = "train-data"
+"""Key of the field for the data."""
 _CHECKED = "data to train on"
 _UNREADABLE = "T201"
-_MAX_EARLIER = 10
+_EARLIER_PER_PAGE = 10
 _MAX_CHECKS = 8
 _ICONS = {"error": ":material/error:", "warning": ":material/warning:", "note": ":material/info:"}
 _WEIGHTS = {
@@ -124,9 +127,8 @@ def _can_train() -> bool:
     """Whether a training can be started here; shows the reason if not."""
     if not library.settings.is_local:
         st.info(
-            "Training reads folders by their path and uses this computer's processor for minutes to hours, so it can "
-            "be started only on the computer that the app runs on. There, start the app without `--host`, or run "
-            "`thirtytwo train FOLDER` in a terminal.",
+            "Training reads folders by their path and uses this computer's processor for minutes to hours, so it is "
+            "off while other devices can open the app. To train, start the app for this computer alone.",
             icon=":material/lock:",
         )
         return False
@@ -134,7 +136,7 @@ def _can_train() -> bool:
     if missing:
         st.warning(
             f"Training needs PyTorch and other libraries, which are not installed: {', '.join(missing)} is missing. "
-            "Install them, then start the app again:",
+            "Install them in a terminal, then start the app again:",
             icon=":material/download:",
         )
         st.code(INSTALL, language="bash")
@@ -148,7 +150,7 @@ def _show_form() -> None:
     with st.form("train-form", border=False):
         spec = st.text_input(
             "Folder, CSV file or known data set",
-            key="train-data",
+            key=DATA,
             placeholder="my-images",
             help=f"A path on this computer, with one folder per class, or one of {known}.",
             persist_state="session",
@@ -174,7 +176,7 @@ def _check(spec: str) -> _Checked:
     rows, problem = 0, ""
     if diagnosis.subject is None or diagnosis.is_blocked:
         worst = diagnosis.blocking[-1]
-        problem = plain(f"{worst.what} {worst.fix}".strip(), added=False)
+        problem = f"{plain(worst.what, added=False)} {advice_in_app(worst.fix)}".strip()
     if diagnosis.subject is not None:
         rows = len(diagnosis.subject.data.train)
         for part in diagnosis.subject.splits.values():
@@ -218,27 +220,33 @@ def _show_options(store: JobStore, checked: _Checked) -> None:
     name = options.recipe or checked.recommended.value
 
     def start() -> None:
-        try:
-            run = default_path(checked.spec, name, f"seed{options.seed}")
-            store.start(checked.spec, options.arguments, run, library.settings.data_root)
-            st.session_state.pop(_CHECKED, None)
-        except ThirtytwoError as error:
-            remember_error(error)
+        run = default_path(checked.spec, name, f"seed{options.seed}")
+        store.start(checked.spec, options.arguments, run, library.settings.data_root)
+        st.session_state.pop(_CHECKED, None)
 
-    st.button("Start training", type="primary", key="train-start", icon=":material/play_arrow:", on_click=start)
-    st.caption("The same in a terminal:")
-    st.code(as_printable(_command(checked.spec, options)), language="bash", wrap_lines=True)
+    st.button(
+        "Start training", type="primary", key="train-start", icon=":material/play_arrow:", on_click=guarded(start)
+    )
+    with st.expander("The same in a terminal"):
+        st.code(as_printable(_command(checked.spec, options)), language="bash", wrap_lines=True)
 
 
 def _choose_recipe(checked: _Checked) -> _Options:
     recommended = checked.recommended.value
-    names = [recommended, *(name for name in recipe_names() if name != recommended)]
+    names = [recommended, *(name for name in recipe_names() if name != recommended and not _needs_run(name))]
 
     def label(name: str) -> str:
         return f"{name} (recommended)" if name == recommended else name
 
-    chosen = st.selectbox("Recipe", names, format_func=label, key="train-recipe")
+    chosen = st.selectbox("Recipe", names, format_func=label, key=f"train-recipe-{checked.spec}")
     return _Options(recipe=None if chosen == recommended else chosen)
+
+
+@cache
+def _needs_run(name: str) -> bool:
+    """Whether a recipe builds on a finished run, which this page does not ask for."""
+    values = read_recipe_values(name)
+    return values.get("transfer", {}).get("network") == "run" or "distill" in values.get("train", {})
 
 
 def _resolved(checked: _Checked, options: _Options) -> Recipe:
@@ -255,14 +263,14 @@ def _show_recipe(checked: _Checked, options: _Options, recipe: Recipe) -> None:
 
 
 def _choose_options(checked: _Checked, options: _Options, recipe: Recipe) -> _Options:
-    """Show the options that matter, with those of the recipe as default."""
+    """Show the options that matter, with those of the recipe as default; other data starts with the defaults again."""
     left, right = st.columns(2)
     epochs = left.number_input(
         "Epochs",
         min_value=1,
         max_value=100_000,
         value=None,
-        key="train-epochs",
+        key=f"train-epochs-{checked.spec}",
         placeholder=f"{recipe.schedule.epochs}, as the recipe says",
         help="Passes over the training images. More take longer and are more accurate up to a point.",
     )
@@ -270,18 +278,22 @@ def _choose_options(checked: _Checked, options: _Options, recipe: Recipe) -> _Op
         "Most training images",
         min_value=1,
         value=None,
-        key="train-limit",
+        key=f"train-limit-{checked.spec}",
         placeholder="all",
         help="Fewer images make a quick trial. Each class keeps its share.",
     )
     seed = left.number_input(
-        "Seed", min_value=0, value=0, key="train-seed", help="Another one gives a slightly different model."
+        "Seed",
+        min_value=0,
+        value=0,
+        key=f"train-seed-{checked.spec}",
+        help="Another one gives a slightly different model.",
     )
-    weights = right.selectbox("Class weights", list(_WEIGHTS), key="train-weights")
+    weights = right.selectbox("Class weights", list(_WEIGHTS), key=f"train-weights-{checked.spec}")
     skip = st.checkbox(
         "Leave out images that cannot be read",
         value=checked.unreadable,
-        key=f"train-skip-{checked.unreadable}",
+        key=f"train-skip-{checked.unreadable}-{checked.spec}",
         help="Otherwise training stops at the first one.",
     )
     return _Options(options.recipe, epochs, limit, int(seed), _WEIGHTS[weights], skip)
@@ -294,22 +306,18 @@ def _command(spec: str, options: _Options) -> str:
 
 
 def _show_earlier(store: JobStore, jobs: Sequence[Job]) -> None:
-    """Show earlier trainings: how they ended, and buttons to continue or forget them."""
-    ended = [(job, store.state(job)) for job in jobs[:_MAX_EARLIER]]
-    ended = [(job, state) for job, state in ended if not is_active(state)]
-    if not ended:
+    """Show earlier trainings, a page at a time: how they ended, and buttons to continue or forget them."""
+    if not jobs:
         return
-    with st.expander(f"Earlier trainings ({len(ended)})"):
-        for job, state in ended:
+    with st.expander(f"Earlier trainings ({len(jobs)})"):
+        pager = Pager(len(jobs), _EARLIER_PER_PAGE, f"earlier-page-{len(jobs)}")
+        for job in jobs[pager.show()]:
+            if is_active(state := store.state(job)):
+                continue
             with st.container(horizontal=True, vertical_alignment="center", key=f"earlier-{job.identity}"):
                 st.markdown(as_markdown(f"{name_of(job)}: {_STATES[state]} · {job.run}"), width="stretch")
                 if state != "done":
-                    st.button("Resume", key=f"resume-{job.identity}", on_click=_continue, args=(store, job.identity))
-                st.button("Forget", key=f"forget-{job.identity}", on_click=store.forget, args=(job.identity,))
-
-
-def _continue(store: JobStore, identity: str) -> None:
-    try:
-        store.resume(identity)
-    except ThirtytwoError as error:
-        remember_error(error)
+                    st.button(
+                        "Resume", key=f"resume-{job.identity}", on_click=guarded(store.resume), args=(job.identity,)
+                    )
+                st.button("Forget", key=f"forget-{job.identity}", on_click=guarded(store.forget), args=(job.identity,))

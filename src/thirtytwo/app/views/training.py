@@ -5,15 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import streamlit as st
 
+from thirtytwo.app.components import show_error
 from thirtytwo.app.curves import curves
 from thirtytwo.app.jobs import Job, JobStore, State, problem_of
 from thirtytwo.app.library import Entry, add_model, entries, select_model, selected_model
 from thirtytwo.app.navigation import open_page
 from thirtytwo.app.opened_runs import open_run
-from thirtytwo.app.problems import plain
+from thirtytwo.app.problems import explained, in_app, is_for_app, plain
 from thirtytwo.app.training_progress import progress_of
 from thirtytwo.errors import ThirtytwoError
 from thirtytwo.inference.classifier import model_name
@@ -50,6 +52,7 @@ def show_running(store: JobStore, job: Job) -> None:
         _show_progress(current)
         _show_last_line(store, current)
         _show_stop(store, current, state)
+        show_error_of_start()
         show_log(store, current)
 
     st.header(as_markdown(f"Training on {name_of(job)}"), anchor=False)
@@ -66,12 +69,15 @@ def show_outcome(store: JobStore, job: Job, state: State) -> None:
     with st.container(border=True, key="outcome"):
         if state == "done":
             st.success(f"Training on {name} is done.", icon=":material/check:")
-            _show_result(job)
+            try:
+                _show_result(job)
+            except ThirtytwoError as error:  # a file of the run is damaged
+                show_error(error)
         elif state == "stopped":
             saved = "The last completed epoch is saved." if _has_checkpoint(job) else "No epoch was completed."
             st.info(f"Training on {name} was stopped. {saved}", icon=":material/pause:")
         else:
-            problem = plain(problem_of(store.log_lines(job)), added=False) if state == "failed" else _KILLED
+            problem = in_app(problem_of(store.log_lines(job))) if state == "failed" else _KILLED
             st.error(as_markdown(f"Training on {name_of(job)} failed. {problem}"), icon=":material/error:")
         _show_curves(job)
         with st.container(horizontal=True, key="outcome-buttons"):
@@ -82,9 +88,10 @@ def show_outcome(store: JobStore, job: Job, state: State) -> None:
                     type="primary",
                     key="train-resume",
                     icon=":material/play_arrow:",
-                    on_click=_resume(store, job),
+                    on_click=guarded(store.resume),
+                    args=(job.identity,),
                 )
-            st.button("Close", key="train-forget", on_click=store.forget, args=(job.identity,))
+            st.button("Close", key="train-forget", on_click=guarded(store.forget), args=(job.identity,))
         show_error_of_start()
         show_log(store, job, expanded=state in ("failed", "killed"))
         st.caption(as_markdown(f"Run directory: {job.run}"))
@@ -98,9 +105,16 @@ def name_of(job: Job) -> str:
 _PROBLEM = "problem of starting a training"
 
 
-def remember_error(error: ThirtytwoError) -> None:
-    """Keep an error of a button, to be shown where `show_error_of_start` is."""
-    st.session_state[_PROBLEM] = str(error)
+def guarded(work: Callable[..., object]) -> Callable[..., None]:
+    """A callback whose error is shown where `show_error_of_start` is."""
+
+    def callback(*args: Any, **kwargs: Any) -> None:
+        try:
+            work(*args, **kwargs)
+        except ThirtytwoError as error:
+            st.session_state[_PROBLEM] = explained(error)
+
+    return callback
 
 
 def show_error_of_start() -> None:
@@ -116,16 +130,6 @@ def show_log(store: JobStore, job: Job, *, expanded: bool = False) -> None:
         with st.expander("Last lines of the log", expanded=expanded):
             text = plain("\n".join(map(as_printable, lines)), added=False)
             st.code(text, language=None, wrap_lines=True)
-
-
-def _resume(store: JobStore, job: Job) -> Callable[[], None]:
-    def resume() -> None:
-        try:
-            store.resume(job.identity)
-        except ThirtytwoError as error:
-            remember_error(error)
-
-    return resume
 
 
 def _show_progress(job: Job) -> None:
@@ -155,18 +159,19 @@ def _show_curves(job: Job) -> None:
 
 
 def _show_last_line(store: JobStore, job: Job) -> None:
-    if lines := store.log_lines(job, 1):
-        st.caption(as_markdown(lines[-1]))
+    lines = filter(is_for_app, store.log_lines(job, _LINES))
+    if last := next(reversed([*lines]), ""):
+        st.caption(as_markdown(last))
 
 
 def _show_stop(store: JobStore, job: Job, state: State) -> None:
     if state == "running":
-        st.button("Stop", key="train-stop", icon=":material/stop:", on_click=store.stop, args=(job.identity,))
+        st.button("Stop", key="train-stop", icon=":material/stop:", on_click=guarded(store.stop), args=(job.identity,))
         return
     st.info("Stopping: the last completed epoch is kept …", icon=":material/hourglass_top:")
     if time.time() - job.stop_asked > _KILL_AFTER:
         end = {"at_once": True}
-        st.button("Stop at once", key="train-kill", on_click=store.stop, args=(job.identity,), kwargs=end)
+        st.button("Stop at once", key="train-kill", on_click=guarded(store.stop), args=(job.identity,), kwargs=end)
 
 
 def _has_checkpoint(job: Job) -> bool:
