@@ -85,7 +85,9 @@ def test_large_inputs_form_small_batches(
     answer = client.post(f"/predict?top=3{heatmap}", files=make.parts(*files))
     assert answer.status_code == 200
     assert classifier.largest_batch == BATCH_PIXELS // 288**2 == 4
-    assert max(sizes) == (2 if cpu_count() > 1 else 4), "two batches run at a time, and share the memory of a largest one"
+    assert max(sizes) == (2 if cpu_count() > 1 else 4), (
+        "two batches run at a time, and share the memory of a largest one"
+    )
     assert sum(sizes) == len(files) * (2 if heatmap else 1)
     found = answer.json()
     assert [entry["file"] for entry in found] == [name for name, _ in files]
