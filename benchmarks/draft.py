@@ -131,7 +131,7 @@ def agreement(model: str, squares: list[Image.Image], side: int) -> dict[str, An
         "shifted": lambda data: shifted(data, size),
     }
     reference = probabilities(classifier, expected)
-    row = {"side": side, "input_size": size, "scale": draft_scale(side, side, size), "n": len(files)}
+    row: dict[str, Any] = {"side": side, "input_size": size, "scale": draft_scale(side, side, size), "n": len(files)}
     for name, load in sides.items():
         row[name] = alike(classifier, reference, expected, [load(data) for data in files])
     print(model, row, flush=True)
