@@ -5,8 +5,8 @@
 DIR (`photos` under THIRTYTWO_DATA by default) holds photographs, which are resized to JPEGs of 1024×768 pixels in a
 temporary folder. The plain script is `plain` below: `Image.open`, `convert("RGB")`, central crop where the model crops,
 bicubic `resize`, batches of 32, a session with ONNX Runtime's defaults; one file after the other. It decodes at full
-scale; so does thirtytwo, whose smaller scale applies to larger photographs only. Rounds alternate the order. One JPEG
-is measured as `thirtytwo predict photo.jpg` in a new process. Written to `benchmarks/results/photo_speed.json`.
+scale; thirtytwo decodes these photographs at half (`draft.py`). Rounds alternate the order. One JPEG is measured as
+`thirtytwo predict photo.jpg` in a new process. Written to `benchmarks/results/photo_speed.json`.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ BATCH = 32
 PER_REQUEST, CLIENTS = 8, 8
 TARGET_RATIO, MOST_SECONDS, MOST_MB = 1.0, 1.0, 300
 ALIKE = 0.02
-"""Largest difference in confidence: both sides resize bicubically, thirtytwo after a first reduction by area."""
+"""Largest difference in confidence: both sides resize bicubically, thirtytwo after decoding at a smaller scale."""
 
 
 def main() -> int:

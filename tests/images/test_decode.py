@@ -16,6 +16,7 @@ from PIL import Image
 from thirtytwo.errors import ImageError
 from thirtytwo.images.decode import decode, load_image, load_preview
 from thirtytwo.images.formats import heif_is_readable
+from thirtytwo.images.jpeg import draft_scale
 from thirtytwo.images.pixels import ResizeRule, resize
 
 SHAPE = (6, 9, 3)
@@ -207,8 +208,35 @@ def test_large_jpegs_are_read_at_a_smaller_scale(shape, orientation, rule):
     assert difference.mean() < 1.5
 
 
+@pytest.mark.parametrize(("shape", "scale"), [((97, 131, 3), 2), ((283, 259, 3), 4), ((523, 601, 3), 8)])
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("rule", ["crop", "squash"])
+def test_a_smaller_scale_moves_nothing_where_sides_are_no_multiples(shape, scale, orientation, rule):
+    height, width = shape[:2]
+    assert draft_scale(width, height, 32) == scale
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    ramp = np.zeros(shape, dtype=np.uint8)
+    ramp[..., 0] = np.linspace(0, 255, width)[None]
+    ramp[..., 1] = np.linspace(255, 0, height)[:, None]
+    data = encoded(ramp, "JPEG", quality=95, subsampling=0, exif=exif)
+    difference = load_image(data, 32, rule).pixels.astype(int) - resize(decode(data), 32, rule).astype(int)
+    assert np.abs(difference[4:-4, 4:-4, :2].mean(axis=(0, 1))).max() < 0.6
+
+
+def test_a_larger_copy_is_the_image_loaded_at_that_size():
+    data = encoded(noise_image(shape=(200, 320, 3)), "JPEG")
+    assert (draft_scale(320, 200, 32), draft_scale(320, 200, 60)) == (2, 2)
+    assert draft_scale(320, 200, 90) == 1
+    for large in (60, 90):
+        loaded = load_image(data, 32, large=large)
+        np.testing.assert_array_equal(loaded.pixels, load_image(data, 32).pixels)
+        np.testing.assert_array_equal(loaded.large, load_image(data, large).pixels)
+        assert (loaded.width, loaded.height) == (320, 200)
+
+
 @pytest.mark.parametrize("rule", ["crop", "pad", "squash"])
-@pytest.mark.parametrize("shape", [(120, 160), (61, 33), (24, 24)])
+@pytest.mark.parametrize("shape", [(60, 90), (61, 33), (24, 24)])
 @pytest.mark.parametrize("orientation", [1, 6])
 def test_a_jpeg_is_resized_as_its_pixels_are(rule: ResizeRule, shape: tuple[int, int], orientation: int) -> None:
     stream, exif = io.BytesIO(), Image.Exif()

@@ -12,6 +12,7 @@ from PIL import Image
 
 from thirtytwo.errors import ImageError, ModelFileError, RunError, ThirtytwoError, UnknownNameError
 from thirtytwo.inference import classifier as classifier_module
+from thirtytwo.inference import session as session_module
 from thirtytwo.inference.classifier import (
     Classifier,
     Prediction,
@@ -22,6 +23,7 @@ from thirtytwo.inference.classifier import (
     finished_runs,
     load,
 )
+from thirtytwo.machine import cpu_count
 
 
 @pytest.fixture(scope="module")
@@ -332,3 +334,20 @@ def test_a_batch_has_a_bounded_number_of_pixels(
 ) -> None:
     classifier = Classifier(write_model(tmp_path / "model.onnx", input_size=size))
     assert classifier.largest_batch == largest
+
+
+@pytest.mark.parametrize("threads", [None, 1])
+def test_a_model_opened_ahead_is_used_once_and_with_its_threads_only(threads: int | None) -> None:
+    path = bundled_models()["cifar10-tiny"]
+    session_module.open_ahead(path)
+    (ahead,) = session_module._ahead.values()
+    first, second = Classifier(path, threads=threads), Classifier(path, threads=threads)
+    assert (first.session is ahead.result()) == (threads is None or cpu_count() == 1)
+    assert second.session is not ahead.result()
+
+
+def test_a_damaged_model_opened_ahead_is_reported_where_it_is_used(tmp_path: Path) -> None:
+    (tmp_path / "model.onnx").write_bytes(b"no model")
+    session_module.open_ahead(tmp_path / "model.onnx")
+    with pytest.raises(ModelFileError, match="cannot be opened"):
+        Classifier(tmp_path / "model.onnx")

@@ -14,6 +14,7 @@ from PIL import Image
 
 from thirtytwo.cli.main import run_command
 from thirtytwo.inference.classifier import BATCH_PIXELS, BUNDLED, Classifier, bundled_models, load
+from thirtytwo.machine import cpu_count
 
 Start = Callable[..., TestClient]
 
@@ -83,7 +84,10 @@ def test_large_inputs_form_small_batches(
     files = [(f"{number}.png", make.noise(40 + 9 * number, 60)) for number in range(11)]
     answer = client.post(f"/predict?top=3{heatmap}", files=make.parts(*files))
     assert answer.status_code == 200
-    assert max(sizes) == classifier.largest_batch == BATCH_PIXELS // 288**2 == 4
+    assert classifier.largest_batch == BATCH_PIXELS // 288**2 == 4
+    assert max(sizes) == (2 if cpu_count() > 1 else 4), (
+        "two batches run at a time, and share the memory of a largest one"
+    )
     assert sum(sizes) == len(files) * (2 if heatmap else 1)
     found = answer.json()
     assert [entry["file"] for entry in found] == [name for name, _ in files]

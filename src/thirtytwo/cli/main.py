@@ -10,7 +10,9 @@ import errno
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from copy import copy
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -322,9 +324,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def run_command(arguments: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code; errors are printed on stderr."""
     given = sys.argv[1:] if arguments is None else arguments
-    command = typer.main.get_command(_with_one_command(given[0]) if given else app)
     try:
         with own_process(), interrupted_by_sigterm(), brief_warnings(), quiet_loggers("matplotlib"):
+            if list(given[:1]) == ["predict"]:
+                _open_model_ahead(given)
+            command = typer.main.get_command(_with_one_command(given[0]) if given else app)
             code = command.main(expand_paths(given), prog_name="thirtytwo", standalone_mode=False)
         sys.stdout.flush()
         if code == INTERRUPTED:  # Typer's result of Ctrl-C
@@ -357,6 +361,25 @@ def run_command(arguments: Sequence[str] | None = None) -> int:
         return USER
     except Exception:
         return _bug()
+
+
+def _open_model_ahead(given: Sequence[str]) -> None:
+    """Start to open the model of a command line of `predict`; parsing it imports pydantic, which takes about as long.
+
+    Anything wrong with the model is reported where it is used.
+    """
+    from thirtytwo.inference.classifier import default_model, find_model
+    from thirtytwo.inference.hub import PREFIX
+    from thirtytwo.inference.session import open_ahead
+
+    if any(word in ("-h", "--help") or word.partition("=")[0] == "--on" for word in given):
+        return
+    named = [value for option, value in pairwise(given) if option == "--model"]
+    named += [word.removeprefix("--model=") for word in given if word.startswith("--model=")]
+    if len(named) > 1 or any(name.startswith(PREFIX) for name in named):
+        return
+    with suppress(ThirtytwoError, OSError, ValueError):
+        open_ahead(find_model(named[0]) if named else default_model())
 
 
 def _with_one_command(name: str) -> typer.Typer:

@@ -68,7 +68,7 @@ def predict(
 
 def _suggest_model_for_small(chosen: Path, sides: Sequence[int]) -> None:
     """Log which bundled model suits small images, where the one for photographs was chosen by default."""
-    from statistics import median
+    import numpy as np
 
     from thirtytwo.config.recommend import is_small
     from thirtytwo.inference.classifier import DEFAULT_BUNDLED, SMALL_BUNDLED, bundled_models
@@ -76,7 +76,7 @@ def _suggest_model_for_small(chosen: Path, sides: Sequence[int]) -> None:
     bundled = bundled_models()
     if chosen != bundled.get(DEFAULT_BUNDLED) or SMALL_BUNDLED not in bundled or not sides:
         return
-    side = median(sides)
+    side = float(np.median(sides))
     if is_small(side):
         log(f"Small images, with a median shorter side of {side:g} pixels: try --model {SMALL_BUNDLED}")
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from thirtytwo.config.settings import Choice
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from thirtytwo.config.settings import Choice
 
 SMALL, PHOTOS = "fast", "photos"
 """Recipes for small images, and for photographs."""
@@ -24,6 +27,8 @@ def recommend_recipe(side: int, images: int, classes: int) -> Choice:
         images: number of images.
         classes: number of classes.
     """
+    from thirtytwo.config.settings import Choice  # imports pydantic, which takes a while
+
     small = is_small(side)
     kind = "small images" if small else "photographs"
     reason = f"{images:,} {kind} of {classes:,} classes with a median shorter side of {side:,} pixels"

@@ -17,6 +17,7 @@ from thirtytwo.data.split import SPLITS, TEST_FRACTION, Split, group_ids, split_
 from thirtytwo.data.types import DataSet, ImageSet, Request
 from thirtytwo.data.undecoded import UndecodedDataSet
 from thirtytwo.data.validate import check_divisible, check_request, with_all_classes, without_empty_splits
+from thirtytwo.images.jpeg import SCALES
 from thirtytwo.images.pixels import Pixels
 
 _NO_PIXELS: Pixels = np.zeros((0, 1, 1, 3), dtype=np.uint8)
@@ -160,7 +161,7 @@ def _key(undecoded: UndecodedDataSet, request: Request, content: str, size: int 
     return cache.digest(
         {
             "format": cache.FORMAT,
-            "decoder": PIL.__version__,
+            "decoder": [PIL.__version__, SCALES],
             "content": content,
             "size": size,
             "resize": request.resize,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, TypeAlias
 
@@ -19,7 +19,7 @@ from PIL import Image
 from thirtytwo.errors import DataError, ImageError
 from thirtytwo.images.convert import as_rgb
 from thirtytwo.images.damage import damaged, named_warnings
-from thirtytwo.images.jpeg import DRAFT_FACTOR
+from thirtytwo.images.jpeg import draft_scale
 from thirtytwo.images.open import check_size, open_image, with_stream
 from thirtytwo.images.orientation import apply_orientation, orientation_of
 from thirtytwo.images.pixels import Pixels, ResizeRule
@@ -84,20 +84,22 @@ def load_image(
 ) -> Loaded:
     """Decode and resize an image, identically in training and serving; raises as `decode` does.
 
-    A JPEG that is much larger than needed is decoded at 1/2, 1/4 or 1/8 scale, but never below `DRAFT_FACTOR` times
-    `size`, which saves most of the time and memory for photographs. A Pillow image is used at full scale. A copy of
-    side `large`, if not 0, is made from the same decoded pixels. `inspect`, if given, sees the pixels of the upright
-    image, which is then decoded at full scale.
+    A JPEG that is larger than needed is decoded at 1/2, 1/4 or 1/8 scale (`jpeg.SCALES`), which saves most of the time
+    and memory for photographs. A Pillow image is used at full scale. A copy of side `large`, if not 0, is what this
+    function returns for that size. `inspect`, if given, sees the pixels of the upright image, which is then decoded at
+    full scale.
     """
     if isinstance(source, Image.Image):
         label = name or "The image"
-        return _fitted(_loaded(source, label), source.size, label, size, rule, large, inspect)
+        return _fitted(_loaded(source, label), source.size, 1, label, size, rule, large, inspect)
 
     def decoded(stream: IO[bytes], label: str) -> Loaded:
-        image = open_image(stream, label, None if large or inspect else DRAFT_FACTOR * size)
-        shape = image.size
-        _load(image, label, None if inspect else DRAFT_FACTOR * size)
-        return _fitted(image, shape, label, size, rule, large, inspect)
+        image = open_image(stream, label, None if large or inspect else size)
+        apart = large and not inspect and _scale(image, large) != _scale(image, size)
+        stored = image.size
+        scale = _load(image, label, None if inspect else size)
+        loaded = _fitted(image, stored, scale, label, size, rule, 0 if apart else large, inspect)
+        return replace(loaded, large=load_image(source, large, rule, label).pixels) if apart else loaded
 
     return with_stream(decoded, source, name)
 
@@ -105,18 +107,19 @@ def load_image(
 def _fitted(
     image: Image.Image,
     stored: tuple[int, int],
+    scale: int,
     name: str,
     size: int,
     rule: ResizeRule,
     large: int,
     inspect: Inspect | None = None,
 ) -> Loaded:
-    """Resize a decoded image whose file has these width and height; equal to `resize` of its RGB pixels.
+    """Resize an image of this width and height that was decoded at 1/`scale`; at 1, as `resize` of its RGB pixels.
 
     The RGB pixels of the whole image are never in memory at once.
     """
     try:
-        upright = Upright.of(image, name)
+        upright = Upright.of(image, name, stored, scale)
         if inspect is not None:
             inspect(*upright.size, upright.bands())
         copy = upright.resize(large, rule) if large else None
@@ -125,7 +128,7 @@ def _fitted(
         raise
     except Exception as error:  # as in `_load`
         raise damaged(name, error) from None
-    return Loaded(pixels, *(stored[::-1] if upright.sideways else stored), copy)
+    return Loaded(pixels, *upright.size, copy)
 
 
 def load_preview(source: str | Path | bytes, side: int, name: str | None = None) -> Pixels:
@@ -137,9 +140,10 @@ def load_preview(source: str | Path | bytes, side: int, name: str | None = None)
 
     def decoded(stream: IO[bytes], label: str) -> Pixels:
         image = open_image(stream, label, side)
-        _load(image, label, side)
+        stored = image.size
+        reduced = _load(image, label, side)
         try:
-            upright = Upright.of(image, label)
+            upright = Upright.of(image, label, stored, reduced)
             width, height = upright.size
             scale = min(1.0, side / max(width, height))
             return upright.resample(max(1, round(scale * width)), max(1, round(scale * height)))
@@ -151,15 +155,22 @@ def load_preview(source: str | Path | bytes, side: int, name: str | None = None)
     return with_stream(decoded, source, name)
 
 
-def _load(image: Image.Image, name: str, enough: int | None) -> None:
-    """Decode an opened image, a JPEG at a scale that leaves a shorter side of no less than `enough` pixels."""
+def _scale(image: Image.Image, size: int | None) -> int:
+    """Factor by which the sides of an opened image are divided when it is decoded for a square of `size`."""
+    return draft_scale(*image.size, size) if size and image.format in ("JPEG", "MPO") else 1
+
+
+def _load(image: Image.Image, name: str, size: int | None) -> int:
+    """Decode an opened image, a JPEG at the scale for `size`; returns the factor by which its sides were divided."""
+    scale, (width, height) = _scale(image, size), image.size
     try:
-        if enough:
-            image.draft(None, (enough, enough))  # only has an effect for JPEG
+        if scale > 1 and image.draft(None, (width // scale, height // scale)) is None:
+            scale = 1
         with quiet_libtiff(image):
             image.load()
     except Exception as error:  # Pillow's parsers raise arbitrary exceptions for damaged files
         raise damaged(name, error) from None
+    return scale
 
 
 def _loaded(image: Image.Image, name: str) -> Image.Image:

@@ -11,7 +11,7 @@ import numpy as np
 
 from thirtytwo.images.convert import BAND_PIXELS
 from thirtytwo.images.formats import HEIF
-from thirtytwo.images.jpeg import DRAFT_FACTOR, coefficient_bytes, draft_scale
+from thirtytwo.images.jpeg import coefficient_bytes, draft_scale
 from thirtytwo.images.open import open_image, with_stream
 from thirtytwo.images.orientation import SIDEWAYS, orientation_of
 from thirtytwo.images.pixels import REDUCING_GAP
@@ -43,7 +43,7 @@ class Header:
         its decoder does not keep the coefficients of all pixels (see `coefficient_bytes`).
         """
         pixels = self.width * self.height
-        scale = draft_scale(self.width, self.height, DRAFT_FACTOR * size) if size and self.format == "JPEG" else 1
+        scale = draft_scale(self.width, self.height, size) if size and self.format == "JPEG" else 1
         shown = pixels / scale**2
         decoding = self.extra * pixels + self.core * shown
         after = (self.core if size else self.core + _RGB) * shown

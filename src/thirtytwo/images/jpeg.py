@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-DRAFT_FACTOR = 8
-"""A JPEG is decoded at a smaller scale down to this many times the size that is needed."""
+SCALES = ((8, 2.0), (4, 2.0), (2, 1.3))
+"""Factors by which the sides of a JPEG are divided when it is decoded, and how many times the size that is needed must
+remain of the shorter side. Decoders average blocks of pixels, so that a square is resized from them almost as from the
+whole: `benchmarks/draft.py` measures the difference. Below 1/2 little time is left to save, so more must remain."""
 ANY_JPEG = 8.0
 """Most bytes per pixel that the coefficients of a JPEG take."""
 
 
-def draft_scale(width: int, height: int, enough: int) -> int:
-    """Factor by which Pillow's `draft` divides the sides of a JPEG so that at least `enough` pixels per side remain."""
-    return next(scale for scale in (8, 4, 2, 1) if scale == 1 or min(width // enough, height // enough) >= scale)
+def draft_scale(width: int, height: int, size: int) -> int:
+    """Factor by which the sides of a JPEG are divided when it is decoded for a square of `size`: 1, 2, 4 or 8."""
+    shorter = min(width, height)
+    return next((scale for scale, factor in SCALES if shorter >= scale * factor * size), 1)
 
 
 def coefficient_bytes(data: bytes) -> float:

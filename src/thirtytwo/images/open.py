@@ -81,13 +81,13 @@ def _check_regular(path: Path, name: str) -> None:
         raise ImageError(f"{name} is {kind}, not an image file.", "Give a file.")
 
 
-def open_image(stream: IO[bytes], name: str, enough: int | None = None) -> Image.Image:
+def open_image(stream: IO[bytes], name: str, size: int | None = None) -> Image.Image:
     """Open an image and validate its header; nothing is decoded.
 
-    `enough` is the shorter side that is needed, so that a larger JPEG can be decoded at a smaller scale.
+    `size` is the side that is needed, so that a larger JPEG can be decoded at a smaller scale.
     """
     image = _identify(stream, name)
-    check_size(image, name, enough is not None and _is_reducible(image, stream, enough))
+    check_size(image, name, size is not None and _is_reducible(image, stream, size))
     return image
 
 
@@ -149,7 +149,7 @@ def check_size(image: Image.Image, name: str, reducible: bool = False) -> None:
         )
 
 
-def _is_reducible(image: Image.Image, stream: IO[bytes], enough: int) -> bool:
+def _is_reducible(image: Image.Image, stream: IO[bytes], size: int) -> bool:
     """Whether an image above the limit is a JPEG whose decoder needs no more memory than for one below the limit."""
     (width, height), limit = image.size, max_pixels()
     if width * height <= limit or image.format not in ("JPEG", "MPO") or width * height > MAX_REDUCED * limit:
@@ -158,4 +158,4 @@ def _is_reducible(image: Image.Image, stream: IO[bytes], enough: int) -> bool:
     stream.seek(0)
     coefficients = coefficient_bytes(stream.read())
     stream.seek(at)
-    return not coefficients and width * height <= limit * draft_scale(width, height, enough) ** 2
+    return not coefficients and width * height <= limit * draft_scale(width, height, size) ** 2

@@ -5,28 +5,36 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import product
+from math import ceil, floor
 
 import numpy as np
 from PIL import Image
 
 from thirtytwo.images.convert import converter, rows_in_band
 from thirtytwo.images.orientation import FLIPPED_ACROSS, FLIPPED_DOWN, SIDEWAYS, apply_orientation, orientation_of
-from thirtytwo.images.pixels import REDUCING_GAP, Box, Pixels, ResizeRule, resampled, resize_by
+from thirtytwo.images.pixels import REDUCING_GAP, Box, Pixels, ResizeRule, resize_by
 
 
 @dataclass(frozen=True, slots=True)
 class Upright:
-    """A decoded image whose parts are converted to upright RGB where they are needed."""
+    """A decoded image whose parts are converted to upright RGB where they are needed.
+
+    Sizes and boxes are in pixels of the file: an image that was decoded at a smaller scale has fewer of its own.
+    """
 
     image: Image.Image
     orientation: int
     convert: Callable[[Image.Image], Pixels] | None
     """None where the image is RGB already."""
+    stored: tuple[int, int]
+    """Width and height in the file, before the orientation is applied."""
+    scale: int
+    """Factor by which the sides were divided when the image was decoded; sizes were rounded up."""
 
     @classmethod
-    def of(cls, image: Image.Image, name: str) -> Upright:
+    def of(cls, image: Image.Image, name: str, stored: tuple[int, int], scale: int) -> Upright:
         is_rgb = image.mode == "RGB" and not image.has_transparency_data
-        return cls(image, orientation_of(image), None if is_rgb else converter(image, name))
+        return cls(image, orientation_of(image), None if is_rgb else converter(image, name), stored, scale)
 
     @property
     def sideways(self) -> bool:
@@ -34,11 +42,16 @@ class Upright:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Width and height."""
+        """Width and height, upright."""
+        return self.stored[::-1] if self.sideways else self.stored
+
+    @property
+    def _decoded_size(self) -> tuple[int, int]:
+        """Width and height in decoded pixels, upright."""
         return self.image.size[::-1] if self.sideways else self.image.size
 
     def bands(self) -> Iterator[Pixels]:
-        """The RGB pixels of the whole image in bands of rows."""
+        """The RGB pixels of an image that was decoded at full scale in bands of rows."""
         width, height = self.size
         rows = rows_in_band(width)
         for top in range(0, height, rows):
@@ -47,8 +60,6 @@ class Upright:
     def resize(self, size: int, rule: ResizeRule) -> Pixels:
         """As `resize` of the whole image."""
         width, height = self.size
-        if width == height == size:
-            return np.asarray(self._part((0, 0, width, height)))
         return resize_by(self._resample, width, height, size, rule)
 
     def resample(self, width: int, height: int) -> Pixels:
@@ -56,16 +67,28 @@ class Upright:
         return np.ascontiguousarray(self._resample((0, 0, *self.size), width, height))
 
     def _resample(self, box: Box, width: int, height: int) -> Pixels:
-        """As `resampled` of a part of the image."""
-        across, down = max(box[2] - box[0], 1), max(box[3] - box[1], 1)
-        factors = int(across / width / REDUCING_GAP) or 1, int(down / height / REDUCING_GAP) or 1
-        if factors == (1, 1):
-            return resampled(self._part(box), width, height)
-        inner = (0, 0, across / factors[0], down / factors[1])
-        return np.asarray(self._reduce(box, factors).resize((width, height), Image.Resampling.BICUBIC, box=inner))
+        """As `pixels.resampled` of a part of the image."""
+        left, top, right, bottom = self._decoded(box)
+        covering = floor(left), floor(top), ceil(right), ceil(bottom)
+        across, down = (
+            int((right - left) / width / REDUCING_GAP) or 1,
+            int((bottom - top) / height / REDUCING_GAP) or 1,
+        )
+        part = self._part(covering) if across == down == 1 else self._reduce(covering, (across, down))
+        x, y = covering[:2]
+        inner = ((left - x) / across, (top - y) / down, (right - x) / across, (bottom - y) / down)
+        return np.asarray(part.resize((width, height), Image.Resampling.BICUBIC, box=inner))
+
+    def _decoded(self, box: Box) -> tuple[float, float, float, float]:
+        """The place of a box in decoded pixels, of which the last row and column may lie partly beyond the image."""
+        (width, height), (wide, high) = self.size, self._decoded_size
+        x = wide - width / self.scale if self.orientation in FLIPPED_ACROSS else 0.0
+        y = high - height / self.scale if self.orientation in FLIPPED_DOWN else 0.0
+        left, top, right, bottom = (edge / self.scale for edge in box)
+        return left + x, top + y, right + x, bottom + y
 
     def _reduce(self, box: Box, factors: tuple[int, int]) -> Image.Image:
-        """Average blocks of a part of the image, of few pixels at a time."""
+        """Average blocks of a part of the decoded image, of few pixels at a time."""
         if self.convert is None and self.orientation == 1:
             return Image.Image.reduce(self.image, factors, box)
         left, top, right, bottom = box
@@ -79,8 +102,8 @@ class Upright:
         return reduced
 
     def _part(self, box: Box) -> Image.Image:
-        """A part of the upright image as RGB."""
-        (width, height), (left, top, right, bottom) = self.size, box
+        """A part of the decoded image, upright, as RGB."""
+        (width, height), (left, top, right, bottom) = self._decoded_size, box
         if self.orientation in FLIPPED_DOWN:
             top, bottom = height - bottom, height - top
         if self.orientation in FLIPPED_ACROSS:

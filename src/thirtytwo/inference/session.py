@@ -1,12 +1,13 @@
 """Open model files in ONNX Runtime.
 
-The metadata's module is imported while the model is opened, as it needs pydantic, which takes long to import.
+The metadata's module is imported while the model is opened, as it needs pydantic, which takes long to import. The
+command line, whose parser needs pydantic too, has the model opened ahead.
 """
 
 from __future__ import annotations
 
 import os
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,6 +29,19 @@ MOST_THREADS = 16
 REQUIRED_OUTPUTS = ("probabilities", "logits")
 KNOWN_SCORE = "known_score"
 USE_TRAINED = "Give a model.onnx written by thirtytwo train, or its run directory."
+_ahead: dict[tuple[Path, int], Future[InferenceSession]] = {}
+"""Sessions that `open_ahead` creates, by the path of the model and the number of threads."""
+
+
+def open_ahead(path: Path) -> None:
+    """Start to create, in a thread, the session that `open_session` returns for this path and the default threads."""
+    import onnxruntime  # noqa: F401, in this thread: it would take longer in another while this one imports as well
+
+    threads = cpu_count(MOST_THREADS)
+    _ahead.clear()
+    pool = ThreadPoolExecutor(1, thread_name_prefix="thirtytwo-open")
+    _ahead[path, threads] = pool.submit(create_session, path, threads, optimize=True)
+    pool.shutdown(wait=False)
 
 
 def open_session(path: Path | str, *, threads: int | None = None) -> tuple[InferenceSession, ModelInfo]:
@@ -40,9 +54,11 @@ def open_session(path: Path | str, *, threads: int | None = None) -> tuple[Infer
     Raises:
         ModelFileError: the file is missing, damaged, not ONNX or not a thirtytwo model.
     """
-    path = Path(path)
+    path, threads = Path(path), threads or cpu_count(MOST_THREADS)
     with ThreadPoolExecutor(1, thread_name_prefix="thirtytwo-open") as pool:
-        creating = pool.submit(create_session, path, threads or cpu_count(MOST_THREADS), optimize=True)
+        creating = _ahead.pop((path, threads), None)
+        if creating is None:
+            creating = pool.submit(create_session, path, threads, optimize=True)
         from thirtytwo.inference.model_file import checked_info
 
         damage = find_damage(path)

@@ -59,9 +59,11 @@ class ShardClassifier:
 
     def _results(self, classifier: Classifier, shard: Shard) -> tuple[list[Prediction], list[UnreadableImage]]:
         """Classify a shard, from the start where its store failed meanwhile."""
+        predictions: list[Prediction] = []
+        errors: list[UnreadableImage] = []
         for pause in (*PAUSES, None):
-            predictions: list[Prediction] = []
-            errors: list[UnreadableImage] = []
+            predictions.clear()
+            errors.clear()
             try:
                 for result in _classified(classifier, images_of(self._job, shard), self._job.request):
                     if isinstance(result, Prediction):

@@ -30,7 +30,6 @@ from thirtytwo.inference.classifier import (
     model_name,
 )
 from thirtytwo.inference.session import MOST_THREADS
-from thirtytwo.inference.views import SMALL_SIDE
 from thirtytwo.machine import cpu_count
 from thirtytwo.serve.batching import Batcher
 from thirtytwo.serve.limits import RequestLimits, Reservation
@@ -42,9 +41,8 @@ from thirtytwo.serve.uploads import DecodedUpload, Decoder, Upload
 HEATMAPS = "heatmaps"
 
 _BATCHES = 2
-"""Batches of a model with small inputs that run at a time, each on its share of the threads: such batches are so quick
-that the threads of one would mostly wait for each other. Other models run one at a time, on all threads, which
-classifies a lone image sooner."""
+"""Batches of a model that run at a time, each on its share of the threads and of the largest batch: threads of one
+batch wait for each other at every layer, and smaller batches stay in a processor's cache."""
 _GROUP = 16  # maximum number of images a decoding thread takes at a time
 _GROUP_BYTES = 256 * 1024
 _NAMED = re.compile(r"(?P<name>[\w.-]+)=(?P<path>.+)", re.DOTALL)
@@ -221,10 +219,8 @@ class Service:
         return heatmaps
 
     def _open(self, name: str, path: Path) -> Served:
-        classifier, batches = Classifier(path, threads=self._threads), 1
-        if classifier.info.input_size <= SMALL_SIDE and self._threads > 1:
-            batches = _BATCHES
-            classifier = Classifier(path, threads=self._threads // batches)
+        batches = min(_BATCHES, self._threads)
+        classifier = Classifier(path, threads=self._threads // batches)
         sizes, seconds = self.metrics.batch_size.labels(name), self.metrics.batch_seconds.labels(name)
 
         def observe(size: int, duration: float) -> None:
@@ -238,7 +234,7 @@ class Service:
 
     def _batch_size(self, classifier: Classifier) -> int:
         """Maximum number of images per batch: as set, and fewer where they are large."""
-        return min(self.settings.max_batch, classifier.largest_batch)
+        return min(self.settings.max_batch, max(1, classifier.largest_batch // min(_BATCHES, self._threads)))
 
     def _seconds_per_image(self) -> float:
         return max(served.batcher.seconds_per_image for served in self.models.values())
