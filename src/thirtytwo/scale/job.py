@@ -194,7 +194,7 @@ def _rows(store: Store, name: str) -> int:
     try:
         with store.open(name) as stream:
             return int(parquet.ParquetFile(stream).metadata.num_rows)
-    except (*store.failures, ValueError) as error:
+    except store.failures(ValueError) as error:
         raise OutputError(
             f"{store.full_name(name)} is damaged: {store.reason(error)}.", "Remove it, and run the command again."
         ) from None
@@ -235,7 +235,7 @@ def read_job(store: Store) -> Job:
         found = json.loads(store.read(JOB))
         request = found.pop("request")
         return Job(Request(**{**request, "source": tuple(request["source"])}), **found)
-    except (*store.failures, ValueError, TypeError, KeyError, AttributeError) as error:
+    except store.failures(ValueError, TypeError, KeyError, AttributeError) as error:
         raise OutputError(
             f"{store.full_name(JOB)} is damaged, or of another version of thirtytwo ({store.reason(error)}).",
             "Choose another folder, or start again with --force.",
@@ -246,7 +246,7 @@ def _read_shards(store: Store) -> list[Shard]:
     parquet = require("pyarrow.parquet", EXTRA)
     try:
         return from_table(parquet.read_table(io.BytesIO(store.read(SHARDS))))
-    except (*store.failures, ValueError, KeyError) as error:
+    except store.failures(ValueError, KeyError) as error:
         raise OutputError(
             f"{store.full_name(SHARDS)} is damaged ({store.reason(error)}).",
             "Choose another folder, or start again with --force.",

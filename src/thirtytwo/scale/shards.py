@@ -160,7 +160,7 @@ def _plan_parquet(store: Store, names: Sequence[str], column: str, size: int | N
                 groups.append((name, [meta.row_group(index).num_rows for index in range(meta.num_row_groups)]))
         except ThirtytwoError:
             raise
-        except (*store.failures, ValueError) as error:  # of damaged files, pyarrow raises either
+        except store.failures(ValueError) as error:  # of damaged files, pyarrow raises either
             raise DataError(
                 f"{store.full_name(name)} cannot be read as a parquet file: {store.reason(error)}.", "Copy it again."
             ) from None

@@ -58,10 +58,9 @@ class Store:
         """How it is named in messages and results: `uri` without a password."""
         return self.uri if self.local else without_credentials(self.uri)
 
-    @property
-    def failures(self) -> tuple[type[Exception], ...]:
-        """What reading and writing raise: libraries of object stores raise errors of their own."""
-        return (OSError,) if self.local else (Exception,)
+    def failures(self, *more: type[Exception]) -> tuple[type[Exception], ...]:
+        """What reading and writing raise, and `more`: libraries of object stores raise errors of their own."""
+        return (OSError, *more) if self.local else (Exception,)
 
     def path(self, name: str) -> str:
         """Path of the file `name` in the file system; the root itself for an empty name."""
@@ -111,7 +110,7 @@ class Store:
     def _reading(self, name: str) -> Iterator[None]:
         try:
             yield
-        except self.failures as error:
+        except self.failures() as error:
             raise InputError(f"{self.full_name(name)} cannot be read: {self.reason(error)}.", _CHECK) from error
 
     def reason(self, error: Exception) -> str:
@@ -141,7 +140,7 @@ class Store:
         """
         try:
             self.filesystem.create_dir(self.path(name), recursive=True)
-        except self.failures as error:
+        except self.failures() as error:
             raise OutputError(
                 f"{self.full_name(name)} cannot be created: {self.reason(error)}.", "Choose another --out."
             ) from error
@@ -159,8 +158,8 @@ class Store:
             with self.filesystem.open_output_stream(self.path(temporary)) as stream:
                 write(stream)
             self.filesystem.move(self.path(temporary), self.path(name))
-        except self.failures as error:
-            with suppress(*self.failures):  # what it takes of a full disk
+        except self.failures() as error:
+            with suppress(*self.failures()):  # what it takes of a full disk
                 self.filesystem.delete_file(self.path(temporary))
             raise OutputError(
                 f"{self.full_name(name)} could not be written: {self.reason(error)}.",
@@ -179,7 +178,7 @@ class Store:
             self.filesystem.delete_file(self.path(name))
         except FileNotFoundError:  # meanwhile by another command
             return
-        except self.failures as error:
+        except self.failures() as error:
             raise OutputError(
                 f"{self.full_name(name)} cannot be removed: {self.reason(error)}.", "Choose another --out."
             ) from error

@@ -217,7 +217,7 @@ def _rows(store: Store, column: str, shard: Shard) -> Iterator[NamedImage]:
             for cell in _cells(opened, column, shard.start, shard.start + shard.images):
                 yield NamedImage(f"{full}#{row}", image_source(cell))
                 row += 1
-    except (*store.failures, ValueError, LookupError) as error:
+    except store.failures(ValueError, LookupError) as error:
         message = f"{full} cannot be read: {store.reason(error)}."
         if store.local or isinstance(error, ValueError | LookupError):
             raise DataError(message, "Copy it again.") from None
