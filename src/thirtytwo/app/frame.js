@@ -10,6 +10,7 @@ export default function ({ data }) {
 
 function start() {
   let known = {};
+  keepHistoryShort();
   const top = addTopButton();
   const look = () => {
     top.hidden = (main()?.scrollTop ?? 0) < SCREENS * window.innerHeight;
@@ -40,6 +41,19 @@ function start() {
     if (changed) main()?.scrollTo({ top: 0 });
     markPage(data.page);
     soon();
+  };
+}
+
+// The app notes in the address what is on the page, such as its images. That is no step that Back should lead to, so it
+// replaces the address; other pages, and one model on the page Models, are steps.
+function keepHistoryShort() {
+  const push = window.history.pushState.bind(window.history);
+  const model = (address) => address.searchParams.get("model");
+  window.history.pushState = (state, title, target) => {
+    const [from, to] = [new URL(location.href), new URL(target ?? location.href, location.href)];
+    const isStep = from.pathname !== to.pathname || model(from) !== model(to);
+    if (isStep) push(state, title, target);
+    else window.history.replaceState(state, title, target);
   };
 }
 

@@ -49,7 +49,9 @@ compared with how often it is right.
 next answers.
 
 **Unknown.** {UNKNOWN} The image is unlike those that the model learned from, so its answer means little. Not
-everything unknown is noticed, and now and then a normal image is marked too; the report of a model says how often.
+everything unknown is noticed: things that resemble one of the classes are mostly given that class. For a model of Add
+classes, a class “other” with images of such things helps. Now and then a normal image is marked too; the report of a
+model says how often.
 
 **{LABEL}.** An image of which the model is not sure is looked at again, mirrored, and the answers are
 averaged. That is often a little more accurate, and takes longer for these images. Each answer says how many views it
@@ -62,7 +64,7 @@ model learned the wrong thing: give it images with other backgrounds.
 88{SPACE}% with the interval {interval((0.8, 0.94), digits=0)} means: on very many images, it would most likely lie
 between these two. More images make the interval narrower.
 
-**Estimated accuracy, cross-validated.** Add classes sets some of your images aside, learns from the others and asks
+**Accuracy to expect.** Add classes sets some of your images aside, learns from the others and asks
 about those set aside, until each was asked about once. Several images of the same scene make this estimate too high.
 """
 
