@@ -19,6 +19,7 @@ function start() {
       if (code.scrollWidth > code.clientWidth) code.tabIndex = 0; // so that the keyboard can scroll it
     });
     markTheme();
+    keepFocus();
     explainStop(known.stopped);
     document.querySelectorAll("[data-testid=stException]").forEach((box) => explainError(box, known.failed));
   };
@@ -55,6 +56,16 @@ function keepHistoryShort() {
     if (isStep) push(state, title, target);
     else window.history.replaceState(state, title, target);
   };
+}
+
+// When the last thumbnail of a list was removed by the keyboard, the focus goes on to the button that brings it back.
+function keepFocus() {
+  const left = window.thirtytwoLeft;
+  if (!left || document.querySelector(`.st-key-${CSS.escape(left.key)} li`)) return;
+  const old = Date.now() - left.time > 10000;
+  const undo = document.querySelector(`.st-key-${CSS.escape(left.undo)} button`);
+  if (undo && document.activeElement === document.body) undo.focus();
+  if (undo || old) window.thirtytwoLeft = null;
 }
 
 const main = () => document.querySelector("[data-testid=stMain]");

@@ -108,7 +108,7 @@ def _show_projects(project: Project) -> None:
     others = session.others()
     if project.identity:
         where = "Saved on this computer" if projects().kept else "Not saved"
-        with st.container(horizontal=True, vertical_alignment="center", key="project"):
+        with st.container(horizontal=True, vertical_alignment="bottom", key="project"):
             st.caption(as_markdown(f"Project: {_label(project)} · {where}"), width="stretch")
             _name_project(project)
             st.button("New project", key="project-new", icon=":material/note_add:", on_click=_open, args=("",))
@@ -284,7 +284,7 @@ def _show_images(project: Project, one: PhotoClass) -> None:
         for position, other in enumerate(project.classes, start=1)
         if other.number != one.number
     ]
-    thumbnails(images, f"class-{one.number}", remove, targets=targets, move=move)
+    thumbnails(images, f"class-{one.number}", remove, targets=targets, move=move, undo="undo-project")
     unreadable = [photo for photo in one.photos if photo.problem]
     for photo in unreadable[:_MAX_UNREADABLE]:
         text = f"Not used in “{project.class_name(one.number)}”: {problem_of_added(photo.problem)}"

@@ -115,7 +115,7 @@ def _show_thumbnails(project: Project, images: Mapping[str, InputImage], entry: 
         if digest in trials:
             session.remove_trials([trials[digest]])
 
-    thumbnails([*images.values()], "trials", remove, entry)
+    thumbnails([*images.values()], "trials", remove, entry, undo="undo-trials")
     undoable = session.undoable(trials=True)
     if trials or undoable:
         with st.container(horizontal=True, vertical_alignment="center"):
