@@ -33,8 +33,8 @@ results, and no statistics about its use.
   upload are deleted when you close the page.
 - A project of Add classes is kept on that computer until you delete it: names, images, result and model, and new
   images with your marks. An image that you remove from it is deleted when the project is opened a day later or more.
-- Kept as well: decisions on Data, of the last {MAX_KEPT} data sets, trainings until you close or forget them, runs, and
-  the names that you give to models.
+- Kept as well: decisions on Data, of the last {MAX_KEPT} data sets, trainings until you close or forget them, runs, the
+  names that you give to models, and which model is in use.
 - An image can have up to {IMAGE_MB} MB. Large photos are read in small portions.
 """
 
