@@ -169,7 +169,7 @@ def demonstrated(tmp_path: Path) -> Iterator[Running]:
     running = started("demo", "--app", cwd=tmp_path)
     yield running
     running.process.terminate()
-    running.process.communicate(timeout=30)
+    running.process.communicate(timeout=120)
 
 
 @pytest.fixture
@@ -184,7 +184,7 @@ def launch_app() -> Iterator[Callable[..., Running]]:
     yield begin
     for running in apps:
         running.process.terminate()
-        running.process.communicate(timeout=30)
+        running.process.communicate(timeout=120)
 
 
 @pytest.fixture(scope="session")
@@ -195,7 +195,7 @@ def app(explorable: Path, colour_model: Path, write_model: Callable[..., Path]) 
     running.projects = Path(os.environ["THIRTYTWO_PROJECTS"])
     yield running
     running.process.terminate()
-    running.process.communicate(timeout=30)
+    running.process.communicate(timeout=120)
 
 
 @pytest.fixture(scope="module")  # while it is open, no other test of this worker can have an event loop
