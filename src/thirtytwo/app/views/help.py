@@ -65,8 +65,8 @@ model learned the wrong thing: give it images with other backgrounds.
 88{SPACE}% with the interval {interval((0.8, 0.94), digits=0)} means: on very many images, it would most likely lie
 between these two. More images make the interval narrower.
 
-**Accuracy to expect.** Add classes divides your images into parts. Each part is classified by a model that was trained on
-the other parts, so that no image was seen before. Several images of the same scene make this estimate too high.
+**Accuracy to expect.** Add classes divides your images into parts. Each part is classified by a model that was trained
+on the other parts, so that no image was seen before. Several images of the same scene make this estimate too high.
 """
 
 
