@@ -274,6 +274,14 @@ def test_only_the_user_changes_the_model_in_use(visit: Visit, shade: Shade, tmp_
     assert COLOUR_MODEL.match(chosen("Start from"))
     open_page(page, "Classify")
     assert chosen("Model in use").startswith("sun or grape")
+    page.reload()
+    page.get_by_label("Model in use").wait_for()
+    wait_for_script(page)
+    assert chosen("Model in use").startswith("sun or grape")
+    page = visit()  # a new tab
+    page.get_by_label("Model in use").wait_for()
+    wait_for_script(page)
+    assert chosen("Model in use").startswith("sun or grape")
 
 
 def test_results_of_earlier_names_and_images_are_marked_out_of_date(visit: Visit, shade: Shade, tmp_path: Path) -> None:
