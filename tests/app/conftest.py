@@ -131,6 +131,7 @@ class Running:
     process: subprocess.Popen[str]
     url: str
     log: str
+    projects: Path | None = None
 
 
 def start(*arguments: str, cwd: Path) -> Running:
@@ -191,6 +192,7 @@ def app(explorable: Path, colour_model: Path, write_model: Callable[..., Path]) 
     """The app with a model of colours, one with another name for blue, and a run."""
     other = write_model(explorable / "other.onnx", classes=("red", "green", "sea"))
     running = start("--model", str(colour_model), "--model", str(other), cwd=explorable)
+    running.projects = Path(os.environ["THIRTYTWO_PROJECTS"])
     yield running
     running.process.terminate()
     running.process.communicate(timeout=120)
@@ -210,6 +212,10 @@ def browser(chromium: str) -> Iterator[Any]:
 def visit(app: Running, browser: Any) -> Iterator[Callable[..., Any]]:
     """Opens a page of the app; afterwards checks that there were no external requests and no script errors."""
     os.environ.pop("DEBUG", None)
+    from thirtytwo.app.in_use import forget
+
+    if app.projects is not None:  # no test starts with the model that another one chose
+        forget(app.projects)
     contexts, requested, errors = [], [], []
 
     def begin(path: str = "", *, width: int = 1280, **options: Any) -> Any:

@@ -151,7 +151,7 @@ def test_add_two_classes_and_use_the_model(
     page.get_by_role("button", name="Train").click()
     page.wait_for_selector("[data-testid=stMetricValue]")
     assert page.inner_text("[data-testid=stMetricValue]") == "100.0\u00a0%"
-    assert "Estimated accuracy (12 photos, cross-validated)" in page.inner_text("[data-testid=stMetric]")
+    assert "Accuracy to expect on new photos (from 12 photos)" in page.inner_text("[data-testid=stMetric]")
     model = tmp_path / "model.onnx"
     model.write_bytes(download(page, "Download model.onnx"))
     assert Classifier(model, threads=1).classes == ("sun", "grape")

@@ -274,6 +274,14 @@ def test_only_the_user_changes_the_model_in_use(visit: Visit, shade: Shade, tmp_
     assert COLOUR_MODEL.match(chosen("Start from"))
     open_page(page, "Classify")
     assert chosen("Model in use").startswith("sun or grape")
+    page.reload()
+    page.get_by_label("Model in use").wait_for()
+    wait_for_script(page)
+    assert chosen("Model in use").startswith("sun or grape")
+    page = visit()  # a new tab
+    page.get_by_label("Model in use").wait_for()
+    wait_for_script(page)
+    assert chosen("Model in use").startswith("sun or grape")
 
 
 def test_results_of_earlier_names_and_images_are_marked_out_of_date(visit: Visit, shade: Shade, tmp_path: Path) -> None:
@@ -313,7 +321,7 @@ def test_an_unreadable_image_is_marked_and_left_out(visit: Visit, shade: Shade, 
     broken = tmp_path / "holiday.jpg"
     broken.write_bytes(b"\xff\xd8\xff\xe0 not a photograph")
     upload(page, broken, 1)
-    page.wait_for_selector("text=holiday.jpg in class grape is left out.")
+    page.wait_for_selector("text=Not used in “grape”: holiday.jpg")
     assert "holiday.jpg" in page.inner_text(".tt-unreadable")
     train(page)
     assert "12 photos" in page.inner_text("[data-testid=stMetric]")
@@ -341,3 +349,48 @@ def test_the_page_says_what_the_model_can_name(visit: Visit) -> None:
     page.get_by_text("All 100 things").click()
     page.wait_for_selector("text=sweet pepper")
     assert "sweet_pepper" not in page.inner_text("body")
+
+
+def test_back_leads_to_the_page_before_with_one_press(visit: Visit, shade: Shade, tmp_path: Path) -> None:
+    page = visit()
+    upload(page, shade(tmp_path / "a", (240, 10, 10), 2, seed=1))
+    wait_for_images(page, 2)
+    page.wait_for_function("location.search.includes('images=')")
+    open_page(page, "Help")
+    page.wait_for_function("location.search.includes('images=')")
+    page.go_back()
+    page.wait_for_selector("h1:has-text('Classify images')")
+    wait_for_images(page, 2)
+    open_page(page, "Add classes")
+    name_class(page, 1, "sun")
+    project_of(page)
+    page.go_back()
+    page.wait_for_selector("h1:has-text('Classify images')")
+    page.go_forward()
+    page.wait_for_selector("h1:has-text('Add classes')")
+    open_page(page, "Models")
+    page.get_by_role("button", name="Open").first.click()
+    page.get_by_role("button", name="All models").wait_for()
+    wait_for_script(page)
+    page.go_back()  # a model alone is a page of its own
+    page.wait_for_selector("h1:has-text('Models')")
+
+
+def test_removing_thumbnails_by_keyboard_keeps_the_focus_in_the_list(
+    visit: Visit, shade: Shade, tmp_path: Path
+) -> None:
+    page = visit("teach")
+    upload(page, shade(tmp_path / "a", COLOURS["sun"], 4, seed=1), 0)
+    wait_for_images(page, 4, 1)
+    wait_for_script(page)
+    focused = "document.activeElement.getAttribute('aria-label')"
+    page.get_by_role("button", name="Remove 1.png").focus()
+    for left, expected in ((3, "Remove 2.png"), (2, "Remove 3.png"), (1, "Remove 0.png")):
+        page.keyboard.press("Enter")
+        wait_for_images(page, left, 1)
+        wait_for_script(page)
+        assert page.evaluate(focused) == expected
+    page.keyboard.press("Enter")
+    wait_for_images(page, 0, 1)
+    wait_for_script(page)
+    assert page.evaluate("document.activeElement.innerText").endswith("Undo")

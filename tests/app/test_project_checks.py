@@ -10,7 +10,13 @@ import pytest
 pytest.importorskip("streamlit")
 
 from thirtytwo.app.project import Photo, PhotoClass, Project
-from thirtytwo.app.project_checks import changes_since, missing_input, repeated_names
+from thirtytwo.app.project_checks import (
+    changes_since,
+    missing_input,
+    repeated_names,
+    repeated_sentence,
+    shared_sentence,
+)
 from thirtytwo.app.taught_result import Result, TaughtClass
 
 
@@ -55,6 +61,7 @@ BROKEN = Photo(name="c.png", digest="c", suffix=".png", problem="It is empty.")
         (lambda project: project.with_photos(1, [BROKEN]), []),
         (lambda project: project.rename(1, "puma").rename(1, "cat"), []),
         (lambda project: project.rename(1, "puma"), ["'cat' is now named 'puma'"]),
+        (lambda project: project.rename(1, ""), ["'cat' has no name now"]),
         (lambda project: project.with_photos(2, [OTHER]), ["1 image of 'dog' was added"]),
         (lambda project: project.without_photos(1, ["a"]), ["1 image of 'cat' was removed"]),
         (lambda project: project.without_class(2), ["'dog' was removed"]),
@@ -71,6 +78,25 @@ def test_another_model_to_start_from_makes_a_result_out_of_date() -> None:
         "it would start from 'cifar100' instead of 'imagenet'"
     ]
     assert changes_since(named("cat", "dog"), "cifar100") == []
+
+
+def test_an_image_that_two_classes_have_is_named_before_training() -> None:
+    other_name = PHOTO.model_copy(update={"name": "copy.png"})
+    project = named("cat", "dog").with_photos(1, [PHOTO]).with_photos(2, [OTHER])
+    assert not project.shared
+    assert missing_input(project) == []
+    project = project.with_photos(2, [other_name])
+    (found,) = project.shared
+    assert found == [(1, PHOTO), (2, other_name)]
+    for word in ("a.png", "copy.png", "cat", "dog"):
+        assert word in shared_sentence(project, found)
+    assert any("a.png" in step for step in missing_input(project))
+
+
+def test_images_that_are_there_already_are_named() -> None:
+    assert "a.png" in repeated_sentence([("a.png", "a.png")])
+    assert all(name in repeated_sentence([("b.png", "a.png")]) for name in ("a.png", "b.png"))
+    assert "12 images" in repeated_sentence([(f"{place}.png", "") for place in range(12)])
 
 
 def test_a_removed_class_comes_back_in_its_place() -> None:

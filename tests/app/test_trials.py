@@ -13,7 +13,7 @@ pytest.importorskip("streamlit")
 from thirtytwo.app.project import Photo, PhotoClass, Project, Trial
 from thirtytwo.app.project_store import ProjectStore
 from thirtytwo.app.taught_result import Result, TaughtClass
-from thirtytwo.app.trials import class_of, is_right, score, suggested, unlabeled, was_taught
+from thirtytwo.app.trials import class_of, is_right, needs_mark, score, suggested, unlabeled, was_taught
 
 PHOTOS = [Photo(name=f"{name}.png", digest=name, suffix=".png") for name in "abcdef"]
 
@@ -85,6 +85,28 @@ def test_the_score_counts_marked_images_that_the_model_was_not_taught() -> None:
     assert (found["right"], found["count"]) == (3, 4)
     assert was_taught(result("d"), trial(project, "d"))
     assert score(tried(), result(), predicted) is None
+
+
+def test_an_answer_that_was_wrong_and_has_changed_is_to_be_marked_again_and_not_left_out() -> None:
+    project = tried().mark("a", actual=1).mark("b", excluded=(1,)).mark("c", excluded=(1,))
+    before, after = dict.fromkeys("abc", 1), {"a": 1, "b": 2, "c": 2}
+    found = score(project, result(), before)
+    assert found is not None
+    assert (found["right"], found["count"], found["again"]) == (1, 3, 0)
+    found = score(project, result(), after)
+    assert found is not None
+    assert (found["right"], found["count"], found["again"]) == (1, 1, 2)
+    assert [needs_mark(project, trial(project, name), after[name]) for name in "abc"] == [False, True, True]
+    known = project.mark("b", actual=1, excluded=(1,)).mark("c", excluded=(1, 2))
+    found = score(known, result(), after)
+    assert found is not None
+    assert (found["right"], found["count"], found["again"]) == (1, 3, 0)
+    only = score(tried().mark("b", excluded=(1,)), result(), after)
+    assert only is not None
+    assert (only["count"], only["again"], only["value"]) == (0, 1, None)
+    found = score(project, result("b", "c"), after)
+    assert found is not None
+    assert found["again"] == 0, "the model was taught with these"
 
 
 def test_few_of_many_unlabeled_images_are_suggested() -> None:

@@ -8,12 +8,12 @@ from thirtytwo.text import as_markdown
 
 _HUNDRED = "fruit, flowers, animals, vehicles, furniture and people among them"
 _TEN = "planes, cars, birds, cats, deer, dogs, frogs, horses, ships and trucks"
+_OTHERS = "It marks many images of other things as unknown; things that resemble one of these are mostly not noticed."
 _SUITS = {
     "imagenet": "Suits photographs of everyday things and animals; it names no people. Its percentages are rough: "
     "it says “not sure” where no class has 50\u00a0%, but never “unknown”.",
-    "cifar100": f"Suits photographs of 100 common things, {_HUNDRED}. It marks other things as unknown, most of the "
-    "time.",
-    "cifar10": f"Suits photographs of {_TEN}. It marks other things as unknown, most of the time.",
+    "cifar100": f"Suits photographs of 100 common things, {_HUNDRED}. {_OTHERS}",
+    "cifar10": f"Suits photographs of {_TEN}. {_OTHERS}",
     "cifar100-tiny": f"A small model for images of 32 pixels and for web pages: 100 common things, {_HUNDRED}.",
     "cifar10-tiny": f"A small model for images of 32 pixels and for web pages: {_TEN}.",
 }

@@ -13,7 +13,7 @@ import streamlit as st
 
 from thirtytwo.app.about_models import dataset_name, suits
 from thirtytwo.app.display import Rendered, uri
-from thirtytwo.app.library import Entry, entries, info_of, select_model, selected_model
+from thirtytwo.app.library import Entry, entries, gone_model, info_of, select_model, selected_model
 from thirtytwo.app.look_twice import views_note
 from thirtytwo.app.originals import opening
 from thirtytwo.app.problems import explained
@@ -76,7 +76,7 @@ def headline(result: Prediction) -> str:
     if result.confidence < SURE:
         return (
             f'<p class="tt-top">{name}?<span class="tt-badge tt-warm">not sure</span></p>'
-            '<p class="tt-soft" style="margin:0 0 8px">No class is more likely than all the others together.</p>'
+            f'<p class="tt-soft" style="margin:0 0 8px">The best answer has less than {percent(SURE, 0)}.</p>'
         )
     return f'<p class="tt-top">{name}</p>'
 
@@ -227,6 +227,7 @@ def choose_model() -> Entry:
         require_model()
     names = [entry.name for entry in found]
     entry = selected_model(found)
+    show_gone_model(entry)
     if st.session_state.get(_MODEL) != entry.name:
         st.session_state[_MODEL] = entry.name
 
@@ -236,6 +237,16 @@ def choose_model() -> Entry:
     st.selectbox("Model in use", names, key=_MODEL, on_change=choose)
     st.caption("  \n".join(filter(None, (describe(info_of(entry)), as_markdown(suits(entry))))))
     return entry
+
+
+def show_gone_model(used: Entry) -> None:
+    """Say that the model in use before is not available, and which one is in use instead."""
+    if name := gone_model():
+        text = (
+            f"“{name}”, the model in use before, is not available: it was deleted or moved, or was uploaded to a page "
+            f"that is closed. “{used.name}” is in use instead."
+        )
+        st.warning(as_markdown(text), icon=":material/deployed_code_alert:")
 
 
 def show_vocabulary(info: ModelInfo, known: Sequence[str] = ()) -> None:
@@ -262,6 +273,9 @@ def require_model() -> None:
 
 def describe(info: ModelInfo) -> str:
     """Describe a model in one line of Markdown."""
+    if info.few_shot is not None:
+        images = counted(sum(info.few_shot.counts), "image")
+        return as_markdown(f"{len(info.classes):,} classes, learned from {images} on top of {info.few_shot.base}")
     accuracy = "" if info.accuracy is None else f" · {percent(info.accuracy)} test accuracy"
     return f"{len(info.classes):,} classes of {as_markdown(dataset_name(info.dataset))}{accuracy}"
 

@@ -10,6 +10,7 @@ export default function ({ data }) {
 
 function start() {
   let known = {};
+  keepHistoryShort();
   const top = addTopButton();
   const look = () => {
     top.hidden = (main()?.scrollTop ?? 0) < SCREENS * window.innerHeight;
@@ -18,6 +19,7 @@ function start() {
       if (code.scrollWidth > code.clientWidth) code.tabIndex = 0; // so that the keyboard can scroll it
     });
     markTheme();
+    keepFocus();
     explainStop(known.stopped);
     document.querySelectorAll("[data-testid=stException]").forEach((box) => explainError(box, known.failed));
   };
@@ -41,6 +43,29 @@ function start() {
     markPage(data.page);
     soon();
   };
+}
+
+// The app notes in the address what is on the page, such as its images. That is no step that Back should lead to, so it
+// replaces the address; other pages, and one model on the page Models, are steps.
+function keepHistoryShort() {
+  const push = window.history.pushState.bind(window.history);
+  const model = (address) => address.searchParams.get("model");
+  window.history.pushState = (state, title, target) => {
+    const [from, to] = [new URL(location.href), new URL(target ?? location.href, location.href)];
+    const isStep = from.pathname !== to.pathname || model(from) !== model(to);
+    if (isStep) push(state, title, target);
+    else window.history.replaceState(state, title, target);
+  };
+}
+
+// When the last thumbnail of a list was removed by the keyboard, the focus goes on to the button that brings it back.
+function keepFocus() {
+  const left = window.thirtytwoLeft;
+  if (!left || document.querySelector(`.st-key-${CSS.escape(left.key)} li`)) return;
+  const old = Date.now() - left.time > 10000;
+  const undo = document.querySelector(`.st-key-${CSS.escape(left.undo)} button`);
+  if (undo && document.activeElement === document.body) undo.focus();
+  if (undo || old) window.thirtytwoLeft = null;
 }
 
 const main = () => document.querySelector("[data-testid=stMain]");

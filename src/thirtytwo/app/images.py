@@ -71,8 +71,16 @@ export default function ({ data, parentElement, setTriggerValue }) {
   list.trigger = setTriggerValue;
   if (list.dataset.shown === shown) return; // an open list of classes stays open
   const focused = list.contains(document.activeElement) ? document.activeElement : null;
-  const place = [...list.children].indexOf(focused?.closest("li"));
-  const kind = ["select", ".tt-open"].find((one) => focused?.matches(one)) ?? "button:not(.tt-open)";
+  const where = (element) => ({
+    place: [...list.children].indexOf(element.closest("li")),
+    kind: ["select", ".tt-open"].find((one) => element.matches(one)) ?? "button:not(.tt-open)",
+  });
+  const leave = (element) => {
+    window.thirtytwoLeft = { ...where(element), key: data.key, undo: data.undo, time: Date.now() };
+  };
+  const left = window.thirtytwoLeft?.key === data.key ? window.thirtytwoLeft : null;
+  const goal = focused ? where(focused) : left && document.activeElement === document.body ? left : null;
+  if (left) window.thirtytwoLeft = null;
   list.dataset.shown = shown;
   list.setAttribute("aria-label", data.label);
   list.replaceChildren(...data.images.map((image) => {
@@ -95,18 +103,22 @@ export default function ({ data, parentElement, setTriggerValue }) {
     const remove = document.createElement("button");
     Object.assign(remove, { type: "button", textContent: "×", title: `Remove ${image.name}` });
     remove.setAttribute("aria-label", `Remove ${image.name}`);
-    remove.onclick = () => list.trigger("removed", image.digest);
+    remove.onclick = () => { leave(remove); list.trigger("removed", image.digest); };
     item.append(remove);
     if (data.targets.length) {
       const move = document.createElement("select");
       move.append(new Option("Move to …", ""), ...data.targets.map((one) => new Option(one.name, one.number)));
       move.setAttribute("aria-label", `Move ${image.name} to another class`);
-      move.onchange = () => move.value && list.trigger("moved", { digest: image.digest, to: Number(move.value) });
+      move.onchange = () => {
+        if (!move.value) return;
+        leave(move);
+        list.trigger("moved", { digest: image.digest, to: Number(move.value) });
+      };
       item.append(move);
     }
     return item;
   }));
-  if (focused) list.children[Math.min(place, list.children.length - 1)]?.querySelector(kind)?.focus();
+  if (goal) list.children[Math.min(goal.place, list.children.length - 1)]?.querySelector(goal.kind)?.focus();
 }
 """
 """Script that shows thumbnails with a button each that removes the image, and lists of classes to move them to."""
@@ -156,7 +168,7 @@ def image_input(entry: Entry | None = None) -> list[InputImage]:
 def current_images(place: str, entry: Entry | None = None) -> list[InputImage]:
     """Show the thumbnails of a list of images, with buttons to remove them and to undo that; return the images."""
     images = photos.current_images(place)
-    thumbnails(images, place, lambda digest: photos.remove_image(digest, place), entry)
+    thumbnails(images, place, lambda digest: photos.remove_image(digest, place), entry, undo=f"undo-{place}")
     undoable = photos.undoable(place)
     if images or undoable:
         with st.container(horizontal=True, vertical_alignment="center"):
@@ -228,11 +240,13 @@ def thumbnails(
     *,
     targets: Sequence[tuple[int, str]] = (),
     move: Callable[[str, int], None] | None = None,
+    undo: str = "",
 ) -> None:
     """Show the thumbnails of images, each with a button that calls `remove` with its content hash.
 
     They open the photographs; with the square that a model sees, if `entry` is given. With `targets`, numbers and names
-    of classes, each also has a list that calls `move` with its hash and a number.
+    of classes, each also has a list that calls `move` with its hash and a number. When the last one was removed, the
+    button with the key `undo` gets the focus.
     """
     if not images:
         return
@@ -255,6 +269,8 @@ def thumbnails(
     shown = images[first : first + THUMBNAILS_PER_PAGE]
     data = {
         "label": "Images",
+        "key": name,
+        "undo": undo,
         "targets": [{"number": number, "name": text} for number, text in targets],
         "images": [
             {

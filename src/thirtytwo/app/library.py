@@ -12,6 +12,7 @@ import numpy as np
 import streamlit as st
 
 from thirtytwo.app.file_store import UploadHandle, UploadStore
+from thirtytwo.app.in_use import forget, remember, remembered
 from thirtytwo.app.names import given_names
 from thirtytwo.app.project import Project
 from thirtytwo.app.project_store import ProjectStore, projects_dir
@@ -20,13 +21,15 @@ from thirtytwo.errors import ModelFileError, ThirtytwoError
 from thirtytwo.inference.classifier import Classifier, bundled_models, find_model, finished_runs, model_name
 from thirtytwo.inference.model_file import ModelInfo, read_info
 from thirtytwo.io import free_name
-from thirtytwo.text import shorten
+from thirtytwo.text import counted, interval, percent, shorten
 
 settings = AppSettings()
 """Settings of the app; set by `launch.run`."""
 
 _SESSION_MODELS = "own models"
-_SELECTED = "chosen model"
+_SELECTED, _SELECTED_NAME, _GONE = "chosen model", "name of the chosen model", "chosen model that is gone"
+QUERY = "use"
+"""Parameter of the page's address that names the chosen model, for users of other computers."""
 OPEN_PROJECT = "open project"
 """Key of the identity of the project that a session has open."""
 _NAME = 60
@@ -81,7 +84,12 @@ def entries() -> list[Entry]:
     found += [Entry(name, path, BUNDLED) for name, path in bundled_models().items()]
     found += [Entry(model_name(path), path, f"{RUN} {path.parent}") for path in finished_runs()]
     names = given_names(projects().folder)
-    return _with_unique_names([replace(one, name=names.get(str(one.path.resolve()), one.name)) for one in found])
+    return _with_unique_names(
+        [
+            one if one.origin == TAUGHT else replace(one, name=names.get(str(one.path.resolve()), one.name))
+            for one in found
+        ]
+    )
 
 
 def session_models() -> dict[str, Entry]:
@@ -102,10 +110,24 @@ def taught_models() -> list[Entry]:
     for project in sorted(found, key=lambda one: one.created):  # so that numbers stay
         path = store.model(project.identity)
         if project.result is not None and path.is_file():
-            name = shorten(" or ".join(project.result.names), _NAME)
+            name = shorten(given_name(project) or " or ".join(project.result.names), _NAME)
             seen[name] += 1
             models.append(Entry(name if seen[name] == 1 else f"{name} ({seen[name]})", path, TAUGHT))
     return models[::-1]
+
+
+def given_name(project: Project) -> str:
+    """The name that the user gave to a project and its model; empty without one.
+
+    Earlier versions kept it in the file of the names of models.
+    """
+    store = projects()
+    return project.name or given_names(store.folder).get(str(store.model(project.identity).resolve()), "")
+
+
+def project_name(project: Project) -> str:
+    """The name of a project: the one that the user gave it, else its classes; shortened, empty without names."""
+    return shorten(given_name(project) or project.title, _NAME)
 
 
 def taught_entry(project: Project) -> Entry | None:
@@ -122,7 +144,12 @@ def expectation_of(entry: Entry) -> str:
         return ""
     with suppress(ThirtytwoError):  # deleted by another session
         result = projects().read(entry.path.parent.name).result
-        return "" if result is None else result.expectation
+        if result is None or result.accuracy is None:
+            return "" if result is None else result.expectation
+        return (
+            f"{percent(result.accuracy['value'])}, 95\u00a0% interval {interval(result.accuracy['ci95'])} "
+            f"({counted(result.count, 'image')})"
+        )
     return ""
 
 
@@ -167,21 +194,75 @@ def uploads() -> UploadStore:
 
 
 def select_model(entry: Entry) -> None:
-    """Use a model on all pages; only called when the user asks for it."""
-    st.session_state[_SELECTED] = str(entry.path)
+    """Use a model on all pages, also on new ones; only called when the user asks for it."""
+    _use(entry)
+    st.session_state.pop(_GONE, None)
+    if settings.is_local:
+        remember(projects().folder, entry.path, entry.name, settings.models)
+    else:
+        st.session_state[QUERY] = entry.path.parent.name if entry.origin == TAUGHT else entry.name
+        keep_choice()
+
+
+def keep_choice() -> None:
+    """Keep the chosen model in the page's address, for users of other computers. Called at the start of a run.
+
+    The one of a project is named by its identity, which opens the project, too.
+    """
+    if settings.is_local:
+        return
+    wanted = st.session_state.setdefault(QUERY, st.query_params.get(QUERY, ""))
+    if wanted and st.query_params.get(QUERY) != wanted:
+        st.query_params[QUERY] = wanted
+    if wanted and OPEN_PROJECT not in st.session_state and "project" not in st.query_params:
+        with suppress(ThirtytwoError):
+            st.session_state[OPEN_PROJECT] = projects().read(wanted).identity
 
 
 def selected_model(found: Sequence[Entry]) -> Entry:
     """The model in use: the one that the user chose while it exists, else the first one of --model, bundled or found.
 
-    It stays in use when other models are added.
+    It stays in use when other models are added, when the page is reloaded, and in new pages; on this computer also
+    when the app is started again with the same models of --model. `gone_model` says if it no longer exists.
     """
+    if _SELECTED not in st.session_state:
+        _restore(found)
     wanted = st.session_state.get(_SELECTED)
     chosen = next((one for one in found if str(one.path) == wanted), None)
     if chosen is None:
+        if name := st.session_state.get(_SELECTED_NAME):
+            st.session_state[_GONE] = name
         chosen = min(found, key=_place)
-        select_model(chosen)
+        _use(chosen)
     return chosen
+
+
+def gone_model() -> str:
+    """Name of the model that was in use and is not available anymore, until the user chooses one; else empty."""
+    return str(st.session_state.get(_GONE, ""))
+
+
+def _use(entry: Entry) -> None:
+    st.session_state[_SELECTED], st.session_state[_SELECTED_NAME] = str(entry.path), entry.name
+
+
+def _restore(found: Sequence[Entry]) -> None:
+    """Use the model that the user chose on an earlier page."""
+    if not settings.is_local:
+        wanted = st.query_params.get(QUERY, "")
+        entry = next((one for one in found if wanted in (one.name, one.path.parent.name)), None) if wanted else None
+        name = wanted
+    else:
+        last = remembered(projects().folder)
+        if last is None or last.options != tuple(settings.models):  # models named at the start come first
+            return
+        name, entry = last.name, next((one for one in found if str(one.path.resolve()) == last.path), None)
+        if entry is None and not Path(last.path).is_file():
+            forget(projects().folder)
+    if entry is not None:
+        _use(entry)
+    elif name:
+        st.session_state[_SELECTED_NAME] = name
 
 
 def _place(entry: Entry) -> tuple[bool, bool, bool]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from thirtytwo.app import intake, look_twice, originals, photos, session
+from thirtytwo.app import intake, library, look_twice, originals, photos, session
 from thirtytwo.app.components import with_errors
 from thirtytwo.app.frame import show_frame
 from thirtytwo.app.images import warn_before_leaving
@@ -45,6 +45,7 @@ def main() -> None:
         with_errors(intake.go_on)()
     photos.keep_images()
     look_twice.keep()
+    library.keep_choice()
     page.run()
     originals.show_viewer()
     warn_before_leaving(unsaved=session.has_unsaved())

@@ -183,6 +183,9 @@ def rename(entry: Entry, name: str) -> None:
     if entry.handle is not None:  # of this session only
         kept = session_models()
         kept[str(entry.path)] = replace(kept[str(entry.path)], name=name or entry.name)
+    elif entry.origin == TAUGHT:  # a project and its model have one name
+        projects().change(entry.path.parent.name, lambda project: project.with_name(name))
+        give_name(projects().folder, entry.path, "")
     else:
         give_name(projects().folder, entry.path, name)
     if library.settings.is_local:
@@ -242,7 +245,11 @@ def _show_rename(entry: Entry) -> None:
     with st.form("rename-form", border=False):
         st.text_input("Name in this app", entry.name, key=key, max_chars=MAX_NAME)
         st.form_submit_button("Rename", type="primary", key="rename-apply", on_click=_try(apply))
-    if entry.handle is None:
+    if entry.origin == TAUGHT:
+        st.caption(
+            "Its project on the page Add classes gets this name, too. Leave it empty to name both by the classes."
+        )
+    elif entry.handle is None:
         st.caption("Files keep their names. Leave the field empty to go back to the model's own name.")
 
 

@@ -65,9 +65,14 @@ class Inspected:
     problem: str
 
 
+def content_hash(data: bytes) -> str:
+    """The content hash of an encoded image."""
+    return blake2b(data, digest_size=12).hexdigest()
+
+
 def inspect(name: str, data: bytes) -> Inspected:
     """Check that an encoded image can be read, and make its thumbnail."""
-    digest = blake2b(data, digest_size=12).hexdigest()
+    digest = content_hash(data)
     try:
         with _one_at_a_time(name, data):
             pixels = load_preview(data, THUMBNAIL, name)

@@ -77,6 +77,11 @@ def plain(problem: str, *, added: bool = True) -> str:
     return _replaced(_ADVICE.sub(_filled(_ADDED if added else _OWN), problem), _IN_IMAGES)
 
 
+def problem_of_added(problem: str) -> str:
+    """A problem of an image that was added, and is not used: it can be added again or removed."""
+    return re.sub(r"Copy it again,? or leave it out", "Add an intact copy, or remove it", problem)
+
+
 def short(problem: str) -> str:
     """A problem in two or three words, for a thumbnail."""
     return "too large" if problem.endswith(_filled(_ADDED)) else "cannot be read"

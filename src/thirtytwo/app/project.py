@@ -59,6 +59,8 @@ class Project(BaseModel, frozen=True):
 
     identity: str = ""
     """Name of its folder; empty before it is stored."""
+    name: str = ""
+    """What the user named it and its model; empty: by its classes."""
     base: str | None = None
     """Name of the model to start from; None: chosen by the size of the images."""
     classes: tuple[PhotoClass, ...] = (PhotoClass(number=1), PhotoClass(number=2))
@@ -73,6 +75,20 @@ class Project(BaseModel, frozen=True):
     def title(self) -> str:
         """Its classes, as a title; empty without a name."""
         return " or ".join(one.name for one in self.classes if one.name)
+
+    def class_name(self, number: int) -> str:
+        """The name of a class, or what stands for it while it has none."""
+        found = ((one.name or f"class {place}") for place, one in enumerate(self.classes, 1) if one.number == number)
+        return next(found, "a removed class")
+
+    @property
+    def shared(self) -> list[list[tuple[int, Photo]]]:
+        """Images that several classes have: of each, the numbers of these classes and the image there."""
+        places: dict[str, list[tuple[int, Photo]]] = {}
+        for one in self.classes:
+            for photo in one.readable:
+                places.setdefault(photo.digest, []).append((one.number, photo))
+        return [found for found in places.values() if len(found) > 1]
 
     @property
     def numbers(self) -> set[int]:
@@ -170,6 +186,10 @@ class Project(BaseModel, frozen=True):
 
     def _with_trials(self, trials: Sequence[Trial]) -> Project:
         return self.model_copy(update={"trials": tuple(trials)})
+
+    def with_name(self, name: str) -> Project:
+        """With another name; an empty one stands for its classes. Spaces around it are dropped."""
+        return self.model_copy(update={"name": " ".join(name.split())})
 
     def with_base(self, base: str | None) -> Project:
         """With another model to start from."""

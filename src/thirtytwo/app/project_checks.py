@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from thirtytwo.app.project import Project, comparable_name
+from collections.abc import Sequence
+
+from thirtytwo.app.project import Photo, Project, comparable_name
 from thirtytwo.fewshot import LEAST
-from thirtytwo.text import counted
+from thirtytwo.text import counted, listing, readable
+
+RELIABLE = 5
+"""Number of images of a class below which the page warns that answers are not reliable."""
+_MAX = 5
+"""Number of images that are named at once."""
 
 
 def missing_input(project: Project) -> list[str]:
@@ -22,7 +29,23 @@ def missing_input(project: Project) -> list[str]:
         for position, one in enumerate(project.classes, start=1)
         if len(one.readable) < LEAST
     ]
+    steps += [f"leave {photo.name!r} in one class only" for photo in (found[0][1] for found in project.shared)][:_MAX]
     return steps
+
+
+def shared_sentence(project: Project, found: Sequence[tuple[int, Photo]]) -> str:
+    """An image that several classes have, as a sentence with its file names and the classes."""
+    places = [f"“{photo.name}” in “{readable(project.class_name(number))}”" for number, photo in found]
+    return f"The same image is there {len(places)} times: {', '.join(places[:-1])} and {places[-1]}."
+
+
+def repeated_sentence(found: Sequence[tuple[str, str]]) -> str:
+    """Images that were to be added and are there already, by their name and the name there, as a sentence."""
+    if len(found) == 1:
+        name, there = found[0]
+        return f"“{name}” is already there{'' if name == there else f', as “{there}”'}: it was not added again."
+    names = listing([f"“{name}”" for name, _ in found], _MAX, quoted=False)
+    return f"{len(found)} images are already there and were not added again: {names}."
 
 
 def repeated_names(project: Project) -> list[str]:
@@ -49,7 +72,7 @@ def changes_since(project: Project, base: str) -> list[str]:
             found.append(f"{one.name!r} is new" if one.name else "a class is new")
             continue
         if before.name != one.name:
-            found.append(f"{before.name!r} is now named {one.name!r}")
+            found.append(f"{before.name!r} {f'is now named {one.name!r}' if one.name else 'has no name now'}")
         now, then = {photo.digest for photo in one.readable}, set(before.digests)
         found += [
             f"{counted(len(part), 'image')} of {one.name!r} {'was' if len(part) == 1 else 'were'} {what}"

@@ -9,6 +9,7 @@ import streamlit as st
 
 from thirtytwo.app import library
 from thirtytwo.app.library import OPEN_PROJECT, projects
+from thirtytwo.app.photos import content_hash
 from thirtytwo.app.problems import explained
 from thirtytwo.app.project import Photo, Project, Trial
 from thirtytwo.app.taught_result import Result
@@ -19,6 +20,9 @@ from thirtytwo.text import counted
 QUERY = "project"
 """Parameter of the page's address that names the open project, so that reloading opens it again."""
 _UNDO, _UNDO_TRIALS, _LOST = "undo of the project", "undo of new images", "problem of the project"
+_REPEATED = "images that are there already"
+TRIALS = 0
+"""Stands for the new images where classes are named by their numbers, which start at 1."""
 _MAX_UNDO = 50
 
 Change = Callable[[Project], Project]
@@ -73,6 +77,11 @@ def delete_project() -> None:
         projects().delete(identity)
 
 
+def rename_project(name: str) -> None:
+    """Name the open project; an empty name stands for its classes."""
+    _change(lambda project: project.with_name(name))
+
+
 def rename_class(number: int, name: str) -> None:
     """Rename a class."""
     _change(lambda project: project.rename(number, name))
@@ -94,19 +103,34 @@ def remove_class(number: int) -> None:
 
 
 def add_photos(number: int, files: Sequence[tuple[str, bytes]]) -> None:
-    """Add images, given by name and content, to a class."""
+    """Add images, given by name and content, to a class; `repeated` says which of them it had already."""
+    before = projects().read(_stored()).find(number).photos
     projects().add_photos(_stored(), number, files)
+    _note_repeated(number, before, files)
+
+
+def repeated(number: int) -> list[tuple[str, str]]:
+    """Images that were to be added to a class but are in it already, once: their name, and the name there."""
+    found: dict[int, list[tuple[str, str]]] = st.session_state.get(_REPEATED, {})
+    return found.pop(number, [])
 
 
 def add_class_photos(name: str, files: Sequence[tuple[str, bytes]]) -> None:
-    """Add images, given by name and content, to the class of this name, which is added if there is none."""
+    """Add images, given by name and content, to the class of this name, which is added if there is none.
+
+    `repeated` says which of them it had already.
+    """
+    before = projects().read(_stored())
+    known = before.number_of(name)
 
     def add(project: Project, photos: list[Photo]) -> Project:
         with_class = project.with_named_class(name)
         number = with_class.number_of(name)
         return with_class if number is None else with_class.with_photos(number, photos)
 
-    projects().add_files(_stored(), files, add)
+    number = projects().add_files(_stored(), files, add).number_of(name)
+    if number is not None:
+        _note_repeated(number, () if known is None else before.find(known).photos, files)
 
 
 def move_photo(photo: Photo, source: int, target: int) -> None:
@@ -118,7 +142,9 @@ def move_photo(photo: Photo, source: int, target: int) -> None:
 
 def add_trials(files: Sequence[tuple[str, bytes]]) -> None:
     """Add new images, given by name and content, that the taught model is tried on."""
+    before = projects().read(_stored()).trials
     projects().add_files(_stored(), files, Project.with_trials)
+    _note_repeated(TRIALS, [one.photo for one in before], files)
 
 
 def remove_trials(trials: Sequence[Trial]) -> None:
@@ -179,6 +205,17 @@ def undo(*, trials: bool = False) -> None:
 def has_unsaved() -> bool:
     """Whether the open project is lost with this process, because the user's data folder cannot be written."""
     return bool(st.session_state.get(OPEN_PROJECT)) and not projects().kept
+
+
+def _note_repeated(number: int, before: Sequence[Photo], files: Sequence[tuple[str, bytes]]) -> None:
+    """Note which of the files are among the images from before, or among each other."""
+    known = {photo.digest: photo.name for photo in before}
+    noted: dict[int, list[tuple[str, str]]] = st.session_state.setdefault(_REPEATED, {})
+    for name, data in files:
+        digest = content_hash(data)
+        if digest in known:
+            noted.setdefault(number, []).append((name, known[digest]))
+        known.setdefault(digest, name)
 
 
 def _open(identity: str) -> None:

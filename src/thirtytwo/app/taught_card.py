@@ -16,7 +16,13 @@ METRICS = ("accuracy", "macro_f1", "macro_precision", "macro_recall", "ece")
 
 def how_estimated(result: Result) -> str:
     """How the metrics were estimated, as a phrase."""
-    return f"estimated by {result.folds}-fold cross-validation, {counted(result.count, 'image')}"
+    return f"estimated: each of {counted(result.count, 'image')} was classified by a model that had not seen it"
+
+
+def technical_details(result: Result) -> str:
+    """How a model was trained and its accuracy estimated, in technical terms."""
+    how = f" The accuracy was estimated by {result.folds}-fold cross-validation." if result.folds else ""
+    return f"A linear probe on the features of {result.base}. {' '.join(result.notes)}{how}"
 
 
 def estimated_metrics(result: Result) -> dict[str, Any] | None:
@@ -46,18 +52,15 @@ def taught_card(project: Project, result: Result, info: ModelInfo, metrics: dict
         "## Images\n\n| class | images |\n| --- | --- |\n"
         + "\n".join(f"| {name} | {len(one.digests)} |" for name, one in zip(names, result.classes, strict=True)),
         _metrics(result, metrics),
-        *([f"## Training\n\n{as_markdown(' '.join(result.notes))}"] if result.notes else []),
         _limitations(info),
+        f"## Technical details\n\n{as_markdown(technical_details(result))}",
     ]
     return "\n\n".join(parts) + "\n"
 
 
 def _summary(result: Result) -> str:
     images, base = counted(result.count, "image"), as_markdown(result.base)
-    return (
-        f"An image classifier with {len(result.names)} classes, taught with {images}: a linear probe on the features "
-        f"of {base}."
-    )
+    return f"An image classifier with {len(result.names)} classes, learned from {images} on top of the model {base}."
 
 
 def _metrics(result: Result, metrics: dict[str, Any] | None) -> str:
@@ -66,15 +69,15 @@ def _metrics(result: Result, metrics: dict[str, Any] | None) -> str:
     rows = [f"| {one.name} | {value} | {ends} |" for one, value, ends in measured(metrics) if one.key in METRICS]
     table = "\n".join(["| metric | value | 95\u00a0% interval |", "| --- | --- | --- |", *rows])
     return (
-        f"## Metrics\n\n{how_estimated(result).capitalize()}: each image was classified by a probe that was trained "
-        f"without it. The model has seen all of these images, so this is what to expect of new images, not a "
-        f"measurement on a test set.\n\n{table}"
+        f"## Metrics\n\n{how_estimated(result).capitalize()}. The model itself has seen all of these images, so this "
+        f"is what to expect of new images, not a measurement on a test set.\n\n{table}"
     )
 
 
 def _limitations(info: ModelInfo) -> str:
     unknown = (
-        "Images of other things are marked as unknown, most of the time."
+        "Not all images of other things are marked as unknown: those that resemble one of the classes are mostly given "
+        "that class. If such images will come, teach a class “other” with them."
         if info.unknown_threshold is not None
         else "It does not notice images of other things, and gives them one of its classes."
     )

@@ -39,28 +39,34 @@ def is_right(project: Project, trial: Trial, predicted: int | None) -> bool | No
     return False if predicted in trial.excluded else None
 
 
+def needs_mark(project: Project, trial: Trial, predicted: int | None) -> bool:
+    """Whether an answer is to be marked again: an earlier one was wrong, and the class of the image is not known."""
+    return bool(trial.excluded) and is_right(project, trial, predicted) is None
+
+
 def was_taught(result: Result, trial: Trial) -> bool:
     """Whether the model was taught with this image, so that its answer says nothing about new ones."""
     return any(trial.digest in one.digests for one in result.classes)
 
 
 def score(project: Project, result: Result, predicted: Mapping[str, int | None]) -> dict[str, Any] | None:
-    """Share of right answers with its 95 % interval, and `right` and `count`; None without marked answers.
+    """Share of right answers with its 95 % interval, `right` and `count`, and `again`; None without marked answers.
+
+    `again` is the number of images that are to be marked again, as `needs_mark` finds; the share is None where all are.
 
     Args:
         project: the project as it is now.
         result: the model's; images that it was taught with do not count.
         predicted: number of the predicted class of each image by its content hash.
     """
-    answers = [
-        is_right(project, trial, predicted[trial.digest])
-        for trial in project.trials
-        if trial.digest in predicted and not was_taught(result, trial)
-    ]
+    trials = [one for one in project.trials if one.digest in predicted and not was_taught(result, one)]
+    answers = [is_right(project, one, predicted[one.digest]) for one in trials]
     known = [one for one in answers if one is not None]
-    if not known:
+    again = sum(needs_mark(project, one, predicted[one.digest]) for one in trials)
+    if not known and not again:
         return None
-    return {"right": sum(known), "count": len(known), **proportion(sum(known), len(known))}
+    share = proportion(sum(known), len(known)) if known else {"value": None, "ci95": None}
+    return {"right": sum(known), "count": len(known), "again": again, **share}
 
 
 def unlabeled(project: Project, trials: Sequence[Trial]) -> list[Trial]:

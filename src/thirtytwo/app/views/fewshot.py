@@ -9,13 +9,31 @@ from pathlib import Path
 
 import streamlit as st
 
-from thirtytwo.app import session
-from thirtytwo.app.components import describe, require_model, show_error, title
+from thirtytwo.app import manage, session
+from thirtytwo.app.components import describe, image_grid, require_model, show_error, title
+from thirtytwo.app.display import view
 from thirtytwo.app.images import thumbnails, undo_button, upload_field
-from thirtytwo.app.library import Entry, entries, info_of, load_classifier, projects
+from thirtytwo.app.library import (
+    Entry,
+    entries,
+    given_name,
+    info_of,
+    load_classifier,
+    project_name,
+    projects,
+    taught_entry,
+)
+from thirtytwo.app.names import MAX_NAME
 from thirtytwo.app.pager import Pager
-from thirtytwo.app.project import PhotoClass, Project
-from thirtytwo.app.project_checks import changes_since, missing_input
+from thirtytwo.app.problems import explained, problem_of_added
+from thirtytwo.app.project import Photo, PhotoClass, Project
+from thirtytwo.app.project_checks import (
+    RELIABLE,
+    changes_since,
+    missing_input,
+    repeated_sentence,
+    shared_sentence,
+)
 from thirtytwo.app.project_store import projects_dir
 from thirtytwo.app.taught_result import result_of
 from thirtytwo.app.views.taught import show_result
@@ -28,8 +46,13 @@ from thirtytwo.images.header import read_size
 from thirtytwo.images.pixels import Pixels, ResizeRule
 from thirtytwo.text import as_markdown, capitalized, counted
 
+WHICH_PAGE = (
+    "This page or Train? Use this page for up to 200 images of each class: it needs no preparation. With more images, "
+    "or if its accuracy is not enough, use Train: it takes minutes to hours, and measures the accuracy on images that "
+    "it set aside."
+)
 _AUTOMATIC = "Chosen by the size of the images"
-_BASE = "base"
+_BASE, _PROBLEM = "base", "problem of the name"
 _PER_PAGE = 20
 """Number of projects that are listed at a time."""
 _MAX_UNREADABLE = 5
@@ -42,6 +65,7 @@ def show() -> None:
         "Name two or more classes and add images of each, better 20 to 50 than 5. The app then learns them on top of a "
         "model that it has, which takes seconds. No data leaves this computer.",
     )
+    st.caption(WHICH_PAGE)
     if not entries():
         require_model()
     project = session.current()
@@ -56,6 +80,7 @@ def show() -> None:
         st.button("Add a class", icon=":material/add:", on_click=session.add_class)
         if undoable := session.undoable():
             undo_button(undoable, "undo-project", session.undo)
+    _show_shared(project, project.shared)
     missing = missing_input(project)
     if missing:
         st.info(as_markdown(f"Next: {'; '.join(missing)}."), icon=":material/checklist:")
@@ -66,7 +91,7 @@ def show() -> None:
 
 
 def _show_problem() -> None:
-    if problem := session.lost():
+    for problem in filter(None, (session.lost(), st.session_state.pop(_PROBLEM, ""))):
         st.error(as_markdown(problem), icon=":material/error:")
     if not projects().kept:
         st.warning(
@@ -83,13 +108,14 @@ def _show_projects(project: Project) -> None:
     others = session.others()
     if project.identity:
         where = "Saved on this computer" if projects().kept else "Not saved"
-        with st.container(horizontal=True, vertical_alignment="center", key="project"):
+        with st.container(horizontal=True, vertical_alignment="bottom", key="project"):
             st.caption(as_markdown(f"Project: {_label(project)} · {where}"), width="stretch")
+            _name_project(project)
             st.button("New project", key="project-new", icon=":material/note_add:", on_click=_open, args=("",))
             st.button("Delete", key="project-delete", icon=":material/delete:", on_click=_ask_before_deleting)
         if st.session_state.get("project-deleting"):
             with st.container(border=True, horizontal=True, vertical_alignment="center"):
-                st.markdown("Delete this project with its images and its model?", width="stretch")
+                st.markdown(as_markdown(_question(project)), width="stretch")
                 st.button("Delete it", key="project-delete-yes", type="primary", on_click=_delete)
                 st.button("Keep it", key="project-delete-no", on_click=_keep)
     if others:
@@ -104,7 +130,43 @@ def _label(project: Project) -> str:
     images = counted(sum(len(one.photos) for one in project.classes), "image")
     when = datetime.fromtimestamp(project.changed).strftime("%Y-%m-%d %H:%M")
     trained = "" if project.result is None else " · trained"
-    return f"{project.title or 'without names'} · {images}{trained} · {when}"
+    return f"{project_name(project) or 'without names'} · {images}{trained} · {when}"
+
+
+def _question(project: Project) -> str:
+    """What deleting a project deletes, as a question that names it."""
+    name = project_name(project)
+    images = counted(sum(len(one.photos) for one in project.classes), "image")
+    model = "" if project.result is None else " and its model"
+    return f"Delete the project {f'“{name}”' if name else 'without names'} with its {images}{model}?"
+
+
+def _name_project(project: Project) -> None:
+    """Show a field for the name of a project, which its model has, too."""
+    key = f"project-name-{project.identity}"
+    name = given_name(project)
+    if st.session_state.get(key) != name:
+        st.session_state[key] = name
+
+    def rename() -> None:
+        entry = taught_entry(project)
+        try:
+            if entry is None:
+                session.rename_project(st.session_state[key])
+            else:
+                manage.rename(entry, st.session_state[key])
+        except ThirtytwoError as error:
+            st.session_state[_PROBLEM] = explained(error)
+
+    st.text_input(
+        "Name of the project",
+        key=key,
+        placeholder=project_name(project) or "by its classes",
+        max_chars=MAX_NAME,
+        on_change=rename,
+        width=260,
+        help="Its model has the same name on the other pages. Without one, both are named by the classes.",
+    )
 
 
 def _open(identity: str) -> None:
@@ -201,7 +263,9 @@ def _name_input(one: PhotoClass, position: int) -> None:
 
 
 def _show_images(project: Project, one: PhotoClass) -> None:
-    """Show the thumbnails of a class, how many images it has, and which cannot be read."""
+    """Show the thumbnails of a class, how many images it has, and which cannot be read or are there already."""
+    if again := session.repeated(one.number):
+        st.info(as_markdown(repeated_sentence(again)), icon=":material/content_copy:")
     if not one.photos:
         return
     by_digest = {photo.digest: photo for photo in one.photos}
@@ -220,15 +284,15 @@ def _show_images(project: Project, one: PhotoClass) -> None:
         for position, other in enumerate(project.classes, start=1)
         if other.number != one.number
     ]
-    thumbnails(images, f"class-{one.number}", remove, targets=targets, move=move)
+    thumbnails(images, f"class-{one.number}", remove, targets=targets, move=move, undo="undo-project")
     unreadable = [photo for photo in one.photos if photo.problem]
     for photo in unreadable[:_MAX_UNREADABLE]:
-        text = f"{photo.name} in class {one.name or 'without a name'} is left out. {photo.problem}"
+        text = f"Not used in “{project.class_name(one.number)}”: {problem_of_added(photo.problem)}"
         st.warning(as_markdown(text), icon=":material/broken_image:")
     if len(unreadable) > _MAX_UNREADABLE:
         st.warning(f"{len(unreadable) - _MAX_UNREADABLE} more images cannot be read.")
     count = len(one.readable)
-    missing = "" if count >= LEAST else f"; {LEAST - count} more needed"
+    missing = f"; {LEAST - count} more needed" if count < LEAST else ""
     with st.container(horizontal=True, vertical_alignment="center"):
         st.caption(f"{counted(count, 'image')}{missing}", width="content")
         st.button(
@@ -238,6 +302,8 @@ def _show_images(project: Project, one: PhotoClass) -> None:
             on_click=session.remove_photos,
             args=(one.number, one.photos),
         )
+    if LEAST <= count < RELIABLE:
+        st.caption("Answers learned from so few are not reliable: add more, better 20.")
 
 
 def _train_probe(base: Entry, project: Project) -> None:
@@ -245,7 +311,12 @@ def _train_probe(base: Entry, project: Project) -> None:
     classifier = load_classifier(base)
     with st.spinner("Training …"):
         try:
-            pixels, digests = _decode(project, classifier.info.input_size, RESIZE)
+            pixels, places = _decode(project, classifier.info.input_size, RESIZE)
+            shared = [found for found in places.values() if len({number for number, _ in found}) > 1]
+            if shared:
+                _show_shared(project, shared)
+                return
+            digests = {content: found[0][1].digest for content, found in places.items()}
             probe = fit_linear_probe(classifier, pixels, resize=RESIZE)
             result = result_of(probe, project, base.name, digests, find_alike(probe.images, _sides(project)))
             session.save_result(project.identity, result, probe)
@@ -255,15 +326,32 @@ def _train_probe(base: Entry, project: Project) -> None:
             show_error(type(error)(error.message, fix))
 
 
-def _decode(project: Project, size: int, rule: ResizeRule) -> tuple[dict[str, list[Pixels]], dict[bytes, str]]:
-    """Decoded images by class, and the content hash of the file of each by its pixels."""
+def _show_shared(project: Project, shared: Sequence[Sequence[tuple[int, Photo]]]) -> None:
+    """Show images that several classes have, with their file names."""
+    for found in shared[:_MAX_UNREADABLE]:
+        with st.container(border=True):
+            text = f"{shared_sentence(project, found)} Remove it from all classes but the right one."
+            st.error(as_markdown(text), icon=":material/content_copy:")
+            tiles = [
+                (view(projects().image(project.identity, photo)), project.class_name(number), photo.name)
+                for number, photo in found
+            ]
+            st.html(image_grid(tiles))
+    if len(shared) > _MAX_UNREADABLE:
+        st.error(f"{len(shared) - _MAX_UNREADABLE} more images are in several classes.")
+
+
+def _decode(
+    project: Project, size: int, rule: ResizeRule
+) -> tuple[dict[str, list[Pixels]], dict[bytes, list[tuple[int, Photo]]]]:
+    """Decoded images by class, and by their pixels the images with them and the numbers of their classes."""
     pixels: dict[str, list[Pixels]] = {}
-    digests: dict[bytes, str] = {}
+    places: dict[bytes, list[tuple[int, Photo]]] = {}
     for one in project.classes:
         pixels[one.name] = []
         for photo in one.readable:
             image = projects().image(project.identity, photo)
             found = load_image(image.path, size, rule, f"{image.name} in class {one.name}").pixels
-            digests.setdefault(found.tobytes(), image.digest)
+            places.setdefault(found.tobytes(), []).append((one.number, photo))
             pixels[one.name].append(found)
-    return pixels, digests
+    return pixels, places

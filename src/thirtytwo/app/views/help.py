@@ -34,8 +34,8 @@ results, and no statistics about its use.
   upload are deleted when you close the page.
 - A project of Add classes is kept on that computer until you delete it: names, images, result and model, and new
   images with your marks. An image that you remove from it is deleted when the project is opened a day later or more.
-- Kept as well: decisions on Data, of the last {MAX_KEPT} data sets, trainings until you close or forget them, runs, and
-  the names that you give to models.
+- Kept as well: decisions on Data, of the last {MAX_KEPT} data sets, trainings until you close or forget them, runs, the
+  names that you give to models, and which model is in use.
 - An image can have up to {IMAGE_MB} MB. Large photos are read in small portions.
 """
 
@@ -50,7 +50,9 @@ compared with how often it is right.
 next answers.
 
 **Unknown.** {UNKNOWN} The image is unlike those that the model learned from, so its answer means little. Not
-everything unknown is noticed, and now and then a normal image is marked too; the report of a model says how often.
+everything unknown is noticed: things that resemble one of the classes are mostly given that class. For a model of Add
+classes, a class “other” with images of such things helps. Now and then a normal image is marked too; the report of a
+model says how often.
 
 **{LABEL}.** An image of which the model is not sure is looked at again, mirrored, and the answers are
 averaged. That is often a little more accurate, and takes longer for these images. Each answer says how many views it
@@ -63,8 +65,8 @@ model learned the wrong thing: give it images with other backgrounds.
 88{SPACE}% with the interval {interval((0.8, 0.94), digits=0)} means: on very many images, it would most likely lie
 between these two. More images make the interval narrower.
 
-**Estimated accuracy, cross-validated.** Add classes divides your images into parts. Each part is classified by a model
-that was trained on the other parts. Several images of the same scene make this estimate too high.
+**Accuracy to expect.** Add classes divides your images into parts. Each part is classified by a model that was trained
+on the other parts, so that no image was seen before. Several images of the same scene make this estimate too high.
 """
 
 

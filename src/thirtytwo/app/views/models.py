@@ -12,7 +12,7 @@ import streamlit as st
 
 from thirtytwo.app import library
 from thirtytwo.app.about_models import suits, technical_details
-from thirtytwo.app.components import describe, require_model, show_error, title
+from thirtytwo.app.components import describe, require_model, show_error, show_gone_model, title
 from thirtytwo.app.folds import cross_validations, offer_report, show_cross_validation
 from thirtytwo.app.library import (
     Entry,
@@ -64,6 +64,7 @@ def show() -> None:
     if not found:
         require_model()
     used = selected_model(found)
+    show_gone_model(used)
     if len(found) > 1:
         st.html(table_of(model_rows(found)))
     for number, entry in enumerate(found):

@@ -13,11 +13,14 @@ from thirtytwo.app.export_menu import show_export
 from thirtytwo.app.frame import announce, jump_to
 from thirtytwo.app.library import Entry, entries, projects, select_model, selected_model, taught_entry
 from thirtytwo.app.originals import openable_input
-from thirtytwo.app.project import Project
+from thirtytwo.app.project import Photo, Project
+from thirtytwo.app.project_checks import RELIABLE
+from thirtytwo.app.taught_card import technical_details
 from thirtytwo.app.taught_result import Result
 from thirtytwo.app.views.tried import TRIALS, show_trials
 from thirtytwo.evaluation.metrics import confusion_matrix
 from thirtytwo.fewshot import assess, suggest_next_steps
+from thirtytwo.fewshot.linear_probe import LEAST_TO_ESTIMATE
 from thirtytwo.images.pixels import Pixels
 from thirtytwo.predictions import Predictions
 from thirtytwo.text import as_markdown, capitalized, counted, interval, listing, percent, readable
@@ -41,6 +44,7 @@ def show_result(project: Project, result: Result, changes: Sequence[str]) -> Non
         )
     _show_accuracy(result)
     announce(spoken_result(result))
+    _show_doubtful(project, result)
     st.html(jump_to("Classify new images", TRIALS))
     _show_next_steps(project, result)
     entry = taught_entry(project)
@@ -48,7 +52,7 @@ def show_result(project: Project, result: Result, changes: Sequence[str]) -> Non
         st.html(matrix(confusion_matrix(result.held_out), result.names))
         _show_misclassified(project, result, result.held_out, entry)
     with st.expander("Technical details"):
-        st.markdown(as_markdown(f"A linear probe on the features of {result.base}. {' '.join(result.notes)}"))
+        st.markdown(as_markdown(technical_details(result)))
     if entry is None:
         return
     _show_download(entry)
@@ -67,10 +71,18 @@ def spoken_result(result: Result) -> str:
 def _show_accuracy(result: Result) -> None:
     accuracy = result.accuracy
     if accuracy is None:
-        st.info(f"The accuracy {result.expectation}.", icon=":material/info:")
+        single = [f"“{readable(name)}”" for name, count in result.counts.items() if count < LEAST_TO_ESTIMATE]
+        has = f"{listing(single or ['a class'], quoted=False)} {'have' if len(single) > 1 else 'has'} only one image"
+        st.warning(
+            as_markdown(
+                f"Not reliable: {has}, so nothing can be said about the accuracy, and no image is marked as unknown. "
+                "Add images, better 20 of each class, and train again."
+            ),
+            icon=":material/warning:",
+        )
         return
     st.metric(
-        f"Estimated accuracy ({counted(result.count, 'photo')}, cross-validated)",
+        f"Accuracy to expect on new photos (from {counted(result.count, 'photo')})",
         percent(accuracy["value"]),
         f"95\u00a0% interval {interval(accuracy['ci95'])}",
         delta_color="off",
@@ -81,10 +93,17 @@ def _show_accuracy(result: Result) -> None:
         word, guessing = verdict.sentence.split("; ")
         st.markdown(f":{_COLORS[word]}-badge[{capitalized(word)}] · {guessing}")
     st.caption(
-        f"The photos were divided into {result.folds} parts, and each was classified by a model that was trained "
-        "without its part. More photos narrow the interval; several photos of the same scene make the estimate too "
-        "high."
+        "For this estimate, each of your photos was classified by a model that had not seen it. More photos make the "
+        "interval narrower; several photos of the same scene make the estimate too high."
     )
+    few = [
+        f"“{readable(name)}” has {counted(count, 'image')}" for name, count in result.counts.items() if count < RELIABLE
+    ]
+    if few:
+        st.warning(
+            as_markdown(f"Not reliable: {listing(few, quoted=False)}. Add images, better 20 of each class."),
+            icon=":material/warning:",
+        )
 
 
 def _show_next_steps(project: Project, result: Result) -> None:
@@ -98,6 +117,41 @@ def _show_next_steps(project: Project, result: Result) -> None:
             with st.expander("Images that look alike"):
                 for group in groups:
                     st.html(image_grid(_tiles_of(project, result, group)))
+
+
+def doubtful(project: Project, result: Result) -> list[list[tuple[int, Photo]]]:
+    """Near-duplicates that are in different classes now: of each group, one image for each of its classes."""
+    stored = {photo.digest: (one.number, photo) for one in project.classes for photo in one.photos}
+    found = []
+    for group in result.alike:
+        places = [stored[result.digests[place]] for place in group if result.digests[place] in stored]
+        by_class = {number: (number, photo) for number, photo in reversed(places)}
+        if len(by_class) > 1:
+            found.append([*reversed(by_class.values())])
+    return found
+
+
+def _show_doubtful(project: Project, result: Result) -> None:
+    """Show images that look almost equal but are in different classes, of which one is probably wrong."""
+    found = doubtful(project, result)
+    for group in found[:_MAX_GROUPS]:
+        (number, photo), *others = group
+        rest = " and ".join(f"“{other.name}” in “{readable(project.class_name(place))}”" for place, other in others)
+        st.warning(
+            as_markdown(
+                f"“{photo.name}” in “{readable(project.class_name(number))}” and {rest} are almost equal: one of "
+                "them is probably in the wrong class. Remove or move it, and train again."
+            ),
+            icon=":material/content_copy:",
+        )
+        st.html(
+            image_grid(
+                (view(projects().image(project.identity, one)), readable(project.class_name(place)), one.name)
+                for place, one in group
+            )
+        )
+    if len(found) > _MAX_GROUPS:
+        st.warning(f"{len(found) - _MAX_GROUPS} more images are almost equal to one of another class.")
 
 
 def _tiles_of(project: Project, result: Result, positions: Sequence[int]) -> list[tuple[Pixels, str, str]]:

@@ -39,6 +39,11 @@ from thirtytwo.text import as_markdown, as_printable, capitalized
 _LIBRARIES = ("torch", "torchvision", "lightning", "timm", "psutil")
 """Modules without which nothing can be trained."""
 INSTALL = 'pip install "thirtytwo[train]"'
+WHICH_PAGE = (
+    "This page or Add classes? Use this page for many images, hundreds of each class, in a folder on this computer: "
+    "it takes minutes to hours, and measures the accuracy on images that it set aside. For up to 200 images of each "
+    "class, try Add classes first: it takes seconds."
+)
 DATA = "train-data"
 """Key of the field for the data."""
 _CHECKED = "data to train on"
@@ -103,6 +108,7 @@ def show() -> None:
         "Train a classifier on a folder of images, with one folder per class, a CSV file or a known data set. It is "
         "evaluated on images that it was not trained on, and nothing leaves this computer.",
     )
+    st.caption(WHICH_PAGE)
     if not _can_train():
         return
     store = JobStore(jobs_dir())

@@ -15,9 +15,19 @@ from thirtytwo.app.display import classify, render
 from thirtytwo.app.images import thumbnails, undo_button, upload_field
 from thirtytwo.app.library import Entry, load_classifier, projects, warm_up
 from thirtytwo.app.photos import InputImage
-from thirtytwo.app.project import Project, Trial
+from thirtytwo.app.project import Project, Trial, comparable_name
+from thirtytwo.app.project_checks import repeated_sentence
 from thirtytwo.app.taught_result import Result
-from thirtytwo.app.trials import LEAST_TO_SUGGEST, class_of, is_right, score, suggested, unlabeled, was_taught
+from thirtytwo.app.trials import (
+    LEAST_TO_SUGGEST,
+    class_of,
+    is_right,
+    needs_mark,
+    score,
+    suggested,
+    unlabeled,
+    was_taught,
+)
 from thirtytwo.fewshot.labeling import Floats
 from thirtytwo.images.decode import load_image
 from thirtytwo.inference.classifier import Prediction, UnreadableImage
@@ -27,6 +37,9 @@ PER_PAGE = 8
 TRIALS = "try-new"
 """Key of the heading, which a button above leads to."""
 RIGHT, WRONG = "Right", "Wrong"
+_NOT_KNOWN = 0
+"""Stands for no class of the project, whose numbers start at 1, among the classes that an image may have."""
+_OTHER = frozenset({"other", "others", "unknown", "none"})
 _FIRST = "label-first"
 _FEW_MARKS = 10
 """Number of marked answers below which their share says too little to be stated."""
@@ -48,8 +61,15 @@ def show_trials(project: Project, result: Result, entry: Entry) -> None:
         + " Mark answers right or wrong to see the score on new images; add images to a class to teach them. For live "
         "answers, choose Camera above."
     )
+    if not any(comparable_name(one.name) in _OTHER for one in project.classes):
+        st.caption(
+            "Images of other things are often given one of these classes, above all where they look similar. If the "
+            "model will meet such images, add a class “other” with 20 or more of them, and train again."
+        )
     if upload_field("New images", "try-files", session.add_trials, newest_first=True, rerun=False):
         project = session.current()
+    if repeated := session.repeated(session.TRIALS):
+        st.info(as_markdown(repeated_sentence(repeated)), icon=":material/content_copy:")
     warm_up(entry)
     images = {one.digest: projects().image(project.identity, one.photo) for one in project.trials}
     _show_thumbnails(project, images, entry)
@@ -67,7 +87,8 @@ def show_trials(project: Project, result: Result, entry: Entry) -> None:
     place, to_label = st.container(), None
     if st.session_state.get(_FIRST):
         to_label = _suggest(project, entry, images)
-    ordered = _ordered(project, to_label or [])
+    again = [one.digest for one in project.trials if _is_to_mark_again(project, result, one, predicted)]
+    ordered = _ordered(project, [*again, *(one for one in to_label or [] if one not in again)])
     pages = -(-len(ordered) // PER_PAGE)
     first = 0
     if pages > 1:
@@ -81,6 +102,12 @@ def show_trials(project: Project, result: Result, entry: Entry) -> None:
         _show_suggestions(project, _suggest(project, entry, images) if to_label is None else to_label)
 
 
+def _is_to_mark_again(project: Project, result: Result, trial: Trial, predicted: Mapping[str, int | None]) -> bool:
+    if trial.digest not in predicted or was_taught(result, trial):
+        return False
+    return needs_mark(project, trial, predicted[trial.digest])
+
+
 def _show_thumbnails(project: Project, images: Mapping[str, InputImage], entry: Entry) -> None:
     trials = {one.digest: one for one in project.trials}
 
@@ -88,7 +115,7 @@ def _show_thumbnails(project: Project, images: Mapping[str, InputImage], entry: 
         if digest in trials:
             session.remove_trials([trials[digest]])
 
-    thumbnails([*images.values()], "trials", remove, entry)
+    thumbnails([*images.values()], "trials", remove, entry, undo="undo-trials")
     undoable = session.undoable(trials=True)
     if trials or undoable:
         with st.container(horizontal=True, vertical_alignment="center"):
@@ -110,11 +137,19 @@ def _show_score(project: Project, result: Result, predicted: Mapping[str, int | 
     if found is None:
         return
     text = f"{found['right']} of {counted(found['count'], 'marked answer')} right"
+    again = f"; {found['again']} to mark again" if found["again"] else ""
     if found["count"] < _FEW_MARKS:
-        st.markdown(f"**{text}**. From {_FEW_MARKS} on, the page states the accuracy with its interval.")
+        st.markdown(f"**{text}{again}**. From {_FEW_MARKS} on, the page states the accuracy with its interval.")
+    elif again:
+        st.markdown(f"**{text}{again}**. The accuracy is stated once these are marked.")
     else:
         ends = interval(found["ci95"])
         st.markdown(f"**{text}: {percent(found['value'])}**, 95\u00a0% interval {ends}.")
+    if again:
+        st.caption(
+            "An earlier answer to these images was wrong, and the model now gives another one. They come first below: "
+            "mark them again, or choose their class, which then counts for every later model."
+        )
     if any(was_taught(result, one) for one in project.trials):
         st.caption("Images that this model was taught with do not count.")
 
@@ -192,10 +227,11 @@ def _show_marks(project: Project, result: Result, trial: Trial, predicted: int |
         if said == RIGHT and predicted is not None:
             session.mark(trial.digest, actual=predicted)
         elif said == WRONG and predicted is not None:
-            session.mark(trial.digest, excluded=(*trial.excluded, predicted))
+            session.mark(trial.digest, excluded=_with(trial.excluded, predicted))
         else:
             session.mark(trial.digest)
 
+    again = predicted is not None and needs_mark(project, trial, predicted) and not was_taught(result, trial)
     with st.container(horizontal=True, vertical_alignment="bottom"):
         st.segmented_control(
             "Answer",
@@ -205,14 +241,60 @@ def _show_marks(project: Project, result: Result, trial: Trial, predicted: int |
             disabled=member is not None or predicted is None,
             help="Its class is known, because it was added to one." if member is not None else None,
         )
+        if member is None and predicted is not None and (right is False or again):
+            _show_true_class(project, trial, predicted)
         _show_class_choice(project, trial, member)
+        if again:
+            st.badge(
+                "mark again",
+                icon=":material/help:",
+                color="orange",
+                help="An earlier answer was wrong, and the model now gives another one.",
+            )
         if was_taught(result, trial):
             st.badge("taught", icon=":material/school:", color="gray", help="This model was taught with this image.")
 
 
+def _show_true_class(project: Project, trial: Trial, predicted: int) -> None:
+    """Ask for the class of an image whose answer is wrong, so that the answers of later models can be scored, too."""
+    names = _class_names(project) | {_NOT_KNOWN: "None of these, or not known"}
+    names.pop(predicted, None)
+    key = f"true-{trial.digest}"
+    known = trial.actual if trial.actual in names else None
+    if st.session_state.get(key) != known and not (known is None and st.session_state.get(key) == _NOT_KNOWN):
+        st.session_state[key] = known
+
+    def choose() -> None:
+        chosen = st.session_state[key]
+        if chosen in (None, _NOT_KNOWN):
+            session.mark(trial.digest, excluded=_with(trial.excluded, predicted))
+        else:
+            session.mark(trial.digest, actual=chosen, excluded=trial.excluded)
+
+    st.selectbox(
+        "What is it?",
+        list(names),
+        index=None,
+        format_func=names.__getitem__,
+        key=key,
+        on_change=choose,
+        placeholder="Choose its class",
+        width=240,
+        help="With its class, the answers of later models to this image are right or wrong without another mark.",
+    )
+
+
+def _with(excluded: tuple[int, ...], number: int) -> tuple[int, ...]:
+    return excluded if number in excluded else (*excluded, number)
+
+
+def _class_names(project: Project) -> dict[int, str]:
+    return {one.number: readable(one.name) or f"class {place}" for place, one in enumerate(project.classes, start=1)}
+
+
 def _show_class_choice(project: Project, trial: Trial, member: int | None) -> None:
     """Show the classes that an image can be added to with one click; the one that it is in is selected."""
-    names = {one.number: readable(one.name) or f"class {place}" for place, one in enumerate(project.classes, start=1)}
+    names = _class_names(project)
     key = f"file-{trial.digest}"
     if st.session_state.get(key) != member:
         st.session_state[key] = member
