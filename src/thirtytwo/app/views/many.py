@@ -183,9 +183,7 @@ def offer_heatmaps(entry: Entry, images: Sequence[InputImage], results: Sequence
     elif prepared is not None:
         button("Download heatmaps (ZIP)", prepared.path.read_bytes, key="zip-file", type="primary")
     else:
-        st.button(
-            f"Prepare {count:,} heatmaps (ZIP)", key="zip-all", on_click=_want_zip, icon=":material/folder_zip:"
-        )
+        st.button(f"Prepare {count:,} heatmaps (ZIP)", key="zip-all", on_click=_want_zip, icon=":material/folder_zip:")
         note = "This takes a while; the button to download the file then stands here."
         if _ZIP in st.session_state:
             note = "The file that was prepared is out of date: images or answers have changed."

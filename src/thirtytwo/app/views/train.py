@@ -11,8 +11,10 @@ from importlib.util import find_spec
 import streamlit as st
 
 from thirtytwo.app import library
+from thirtytwo.app.advice import title_of
 from thirtytwo.app.components import title
 from thirtytwo.app.jobs import Job, JobStore, jobs_dir
+from thirtytwo.app.navigation import open_page
 from thirtytwo.app.pager import Pager
 from thirtytwo.app.problems import advice_in_app, plain
 from thirtytwo.app.views.training import (
@@ -24,7 +26,7 @@ from thirtytwo.app.views.training import (
     show_running,
 )
 from thirtytwo.config.recipe import Recipe
-from thirtytwo.config.recommend import recommend_recipe
+from thirtytwo.config.recommend import is_small, recommend_recipe
 from thirtytwo.config.resolve import read_recipe_values, recipe_names, resolve_recipe
 from thirtytwo.config.settings import Choice
 from thirtytwo.data.arrays import release_pages
@@ -33,8 +35,9 @@ from thirtytwo.data.survey import Survey
 from thirtytwo.data.types import DATASETS
 from thirtytwo.doctor.diagnose import Diagnosis, diagnose
 from thirtytwo.doctor.page import by_check, extent, verdict
+from thirtytwo.fewshot import MOST_CLASSES
 from thirtytwo.run_paths import default_path
-from thirtytwo.text import as_markdown, as_printable, capitalized
+from thirtytwo.text import as_markdown, as_printable, capitalized, counted
 
 _LIBRARIES = ("torch", "torchvision", "lightning", "timm", "psutil")
 """Modules without which nothing can be trained."""
@@ -44,6 +47,8 @@ DATA = "train-data"
 _CHECKED = "data to train on"
 _UNREADABLE = "T201"
 _EARLIER_PER_PAGE = 10
+_FEW = 100
+"""Mean number of images of a class up to which the page Add classes is suggested."""
 _MAX_CHECKS = 8
 _ICONS = {"error": ":material/error:", "warning": ":material/warning:", "note": ":material/info:"}
 _WEIGHTS = {
@@ -189,7 +194,7 @@ def _check(spec: str) -> _Checked:
 def _lines(diagnosis: Diagnosis) -> tuple[str, ...]:
     """The findings of each check in a line of Markdown."""
     return tuple(
-        f"{_ICONS[findings[0].severity]} {as_markdown(f'{capitalized(check.title)}: {extent(findings)}')}"
+        f"{_ICONS[findings[0].severity]} {as_markdown(f'{capitalized(title_of(check, findings))}: {extent(findings)}')}"
         for check, findings in by_check(diagnosis.findings).items()
     )
 
@@ -228,6 +233,7 @@ def _show_options(store: JobStore, checked: _Checked) -> None:
         "Start training", type="primary", key="train-start", icon=":material/play_arrow:", on_click=guarded(start)
     )
     with st.expander("The same in a terminal"):
+        st.caption(as_markdown(f"{checked.recommended.value} is recommended for {checked.recommended.reason}."))
         st.code(as_printable(_command(checked.spec, options)), language="bash", wrap_lines=True)
 
 
@@ -259,7 +265,22 @@ def _resolved(checked: _Checked, options: _Options) -> Recipe:
 def _show_recipe(checked: _Checked, options: _Options, recipe: Recipe) -> None:
     st.markdown(as_markdown(recipe.description))
     name = "" if options.recipe is None else f": {checked.recommended.value}"
-    st.caption(as_markdown(f"Recommended{name}, because the data has {checked.recommended.reason}."))
+    found, size = checked.survey, "small images" if is_small(checked.survey.side) else "photographs"
+    st.caption(as_markdown(f"Recommended{name}, because the data has {found.images:,} {size}."))
+    if found.classes <= MOST_CLASSES and found.images <= _FEW * found.classes:
+        _offer_few_shot(found)
+
+
+def _offer_few_shot(found: Survey) -> None:
+    """Say that a faster way suits as few images, with a link to it."""
+    each = round(found.images / found.classes)
+    with st.container(border=True, key="train-few"):
+        st.markdown(
+            f"**With about {counted(each, 'image')} per class, there is a faster way.** The page Add classes makes a "
+            "model in seconds, and estimates its accuracy with all of your images instead of a few that are set aside."
+        )
+        if st.button("Open Add classes", key="train-few-shot", icon=":material/school:"):
+            open_page("Add classes")
 
 
 def _choose_options(checked: _Checked, options: _Options, recipe: Recipe) -> _Options:
@@ -283,11 +304,11 @@ def _choose_options(checked: _Checked, options: _Options, recipe: Recipe) -> _Op
         help="Fewer images make a quick trial. Each class keeps its share.",
     )
     seed = left.number_input(
-        "Seed",
+        "Random start",
         min_value=0,
         value=0,
         key=f"train-seed-{checked.spec}",
-        help="Another one gives a slightly different model.",
+        help="Another number gives a slightly different model. Experts call it the seed.",
     )
     weights = right.selectbox("Class weights", list(_WEIGHTS), key=f"train-weights-{checked.spec}")
     skip = st.checkbox(
