@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
+from hashlib import blake2b
 from importlib.util import find_spec
 
 import streamlit as st
@@ -13,6 +14,7 @@ import streamlit as st
 from thirtytwo.app import library
 from thirtytwo.app.advice import title_of
 from thirtytwo.app.components import title
+from thirtytwo.app.folder_field import entered, show_chooser
 from thirtytwo.app.jobs import Job, JobStore, jobs_dir
 from thirtytwo.app.navigation import open_page
 from thirtytwo.app.pager import Pager
@@ -30,21 +32,25 @@ from thirtytwo.config.recommend import is_small, recommend_recipe
 from thirtytwo.config.resolve import read_recipe_values, recipe_names, resolve_recipe
 from thirtytwo.config.settings import Choice
 from thirtytwo.data.arrays import release_pages
+from thirtytwo.data.fixes import FixPlan, encode_fix_plan
 from thirtytwo.data.load import survey
 from thirtytwo.data.survey import Survey
 from thirtytwo.data.types import DATASETS
 from thirtytwo.doctor.diagnose import Diagnosis, diagnose
 from thirtytwo.doctor.page import by_check, extent, verdict
+from thirtytwo.errors import OutputError
 from thirtytwo.fewshot import MOST_CLASSES
+from thirtytwo.io import create_directory, write_bytes
 from thirtytwo.run_paths import default_path
 from thirtytwo.text import as_markdown, as_printable, capitalized, counted
 
 _LIBRARIES = ("torch", "torchvision", "lightning", "timm", "psutil")
 """Modules without which nothing can be trained."""
-INSTALL = 'pip install "thirtytwo[train]"'
+INSTALL = 'pip install ".[train]"'
 DATA = "train-data"
 """Key of the field for the data."""
 _CHECKED = "data to train on"
+_PLAN, _PLANS = "fixes to train with", "plans"
 _UNREADABLE = "T201"
 _EARLIER_PER_PAGE = 10
 _FEW = 100
@@ -89,6 +95,7 @@ class _Options:
     seed: int = 0
     weights: str = ""
     skip_unreadable: bool = False
+    plan: str = ""
 
     @property
     def arguments(self) -> list[str]:
@@ -98,7 +105,8 @@ class _Options:
         found += [] if self.limit is None else ["--limit-train", str(self.limit)]
         found += [] if self.seed == 0 else ["--seed", str(self.seed)]
         found += ["--set", f"train.class_weights={self.weights}"] if self.weights else []
-        return found + (["--skip-unreadable"] if self.skip_unreadable else [])
+        found += ["--skip-unreadable"] if self.skip_unreadable else []
+        return found + (["--apply", self.plan] if self.plan else [])
 
 
 def show() -> None:
@@ -141,7 +149,7 @@ def _can_train() -> bool:
     if missing:
         st.warning(
             f"Training needs PyTorch and other libraries, which are not installed: {', '.join(missing)} is missing. "
-            "Install them in a terminal, then start the app again:",
+            "Install them in a terminal, in the folder of thirtytwo's repository, then start the app again:",
             icon=":material/download:",
         )
         st.code(INSTALL, language="bash")
@@ -163,10 +171,11 @@ def _show_form() -> None:
         wanted = st.form_submit_button(
             "Check this data", type="primary", icon=":material/fact_check:", key="train-check"
         )
+    show_chooser(DATA)
     if wanted and spec.strip():
         st.session_state.pop(_CHECKED, None)
         with st.spinner("Checking the data …", show_time=True):
-            st.session_state[_CHECKED] = _check(spec.strip())
+            st.session_state[_CHECKED] = _check(entered(spec))
 
 
 def _check(spec: str) -> _Checked:
@@ -222,6 +231,7 @@ def _show_options(store: JobStore, checked: _Checked) -> None:
     _show_recipe(checked, options, recipe)
     with st.expander("Options", key="train-options"):
         options = _choose_options(checked, options, recipe)
+    options = replace(options, plan=_choose_plan(checked.spec))
     name = options.recipe or checked.recommended.value
 
     def start() -> None:
@@ -318,6 +328,36 @@ def _choose_options(checked: _Checked, options: _Options, recipe: Recipe) -> _Op
         help="Otherwise training stops at the first one.",
     )
     return _Options(options.recipe, epochs, limit, int(seed), _WEIGHTS[weights], skip)
+
+
+def train_with(spec: str, plan: FixPlan) -> None:
+    """Open the page with data and a plan of fixes, which is kept beside the trainings because these may be resumed.
+
+    Raises:
+        OutputError: the plan cannot be written.
+    """
+    content = encode_fix_plan(plan)
+    path = jobs_dir() / _PLANS / f"{blake2b(content, digest_size=8).hexdigest()}.csv"
+    create_directory(path.parent, OutputError, "Allow this user to write there, or make room.")
+    write_bytes(path, content)
+    st.session_state[_PLAN] = (spec, str(path), len(plan.fixes))
+    st.session_state[DATA] = spec
+    st.session_state[_CHECKED] = _check(spec)
+    open_page("Train")
+
+
+def _choose_plan(spec: str) -> str:
+    """Let the user apply the accepted fixes of the page Data, if these are of this data; returns the file, or empty."""
+    of, path, count = st.session_state.get(_PLAN, ("", "", 0))
+    if of != spec:
+        return ""
+    wanted = st.checkbox(
+        f"Apply what you accepted on the page Data, for {counted(count, 'image')}",
+        value=True,
+        key=f"train-plan-{path}",
+        help="The data itself stays as it is.",
+    )
+    return path if wanted else ""
 
 
 def _command(spec: str, options: _Options) -> str:
