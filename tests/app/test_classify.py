@@ -157,3 +157,43 @@ def test_many_heatmaps_are_prepared_first_and_the_page_says_so(found: AppTest, p
     found.button(key="zip-all").click().run()
     assert not found.exception
     assert "Download heatmaps (ZIP)" in labels(found)
+
+
+@pytest.mark.browser
+@pytest.mark.long
+def test_on_a_phone_the_first_answer_comes_before_counts_and_filters(
+    visit: Callable[..., Any], paint: Paint, tmp_path: Path
+) -> None:
+    page = visit(width=390, is_mobile=True, has_touch=True)
+    files = [
+        {"name": f"{size}.png", "mimeType": "image/png", "buffer": paint("red", (40 + size, 20))} for size in range(7)
+    ]
+    page.locator("input[type=file]").first.set_input_files(files)
+    page.wait_for_selector(".tt-card >> nth=6")
+    assert "Ctrl" not in page.inner_text("[data-testid=stMain]")
+    assert not page.locator(".tt-tally").is_visible()
+    assert not page.get_by_role("combobox", name="Class", exact=True).is_visible()
+    page.get_by_text("Counts and filters").click()
+    page.locator(".tt-tally").wait_for()
+    assert page.get_by_role("combobox", name="Class", exact=True).is_visible()
+    assert "not at the sides" in page.locator(".tt-card figcaption").first.inner_text()
+
+
+@pytest.mark.browser
+@pytest.mark.long
+def test_a_browser_passes_on_names_of_files_that_it_refuses(
+    visit: Callable[..., Any], paint: Paint, tmp_path: Path
+) -> None:
+    for name, data in (("a.png", paint("red")), ("IMG_3", paint("blue", kind="JPEG")), ("notes.txt", b"text")):
+        (tmp_path / name).write_bytes(data)
+    with (tmp_path / "party.mov").open("wb") as stream:
+        stream.truncate(51 << 20)
+    page = visit()
+    page.wait_for_selector("text=Ctrl+V")
+    page.locator("input[type=file]").first.set_input_files(sorted(tmp_path.iterdir()))
+    page.wait_for_selector(".tt-card >> nth=1")
+    page.wait_for_selector("text=1 file left out, larger than 50 MB: party.mov.")
+    page.wait_for_selector("text=1 file left out, which is no image that can be read: notes.txt.")
+    page.get_by_role("button", name="Close this note").click()
+    page.wait_for_selector("text=party.mov", state="detached")
+    assert page.locator(".tt-card").count() == 2

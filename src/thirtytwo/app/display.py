@@ -263,8 +263,10 @@ def _further(result: Result) -> dict[str, str | int]:
     """What the files that the app offers say of an answer beside what `thirtytwo predict` does."""
     if isinstance(result, UnreadableImage):
         return {}
-    views = look_twice.views_of(result)
-    return {"certainty": certainty(result)} | ({"views": views} if views else {})
+    found: dict[str, str | int] = {"certainty": certainty(result)}
+    if views := look_twice.views_of(result):
+        found["views"] = views
+    return found
 
 
 def as_zip(entry: Entry, images: Sequence[InputImage], results: Sequence[Result]) -> bytes:
