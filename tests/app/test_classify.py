@@ -76,7 +76,9 @@ def test_files_that_are_no_images_are_named_and_a_jpeg_needs_no_suffix(found: Ap
 
 def test_files_that_are_too_large_are_named() -> None:
     text = " ".join(LeftOut(large=("party.mov", "b.tif")).sentences())
-    assert "2 files left out, larger than 50 MB: party.mov, b.tif." in text
+    assert "2 files left out, larger than 50 MB: party.mov, b.tif. Save images smaller" in text
+    assert "add a frame" in text
+    assert "smaller" not in " ".join(LeftOut(large=("party.mov",)).sentences())
 
 
 def answer(confidence: float, known: bool) -> Prediction:

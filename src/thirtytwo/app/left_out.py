@@ -21,6 +21,7 @@ _MAX_NAMES, _LONGEST = 6, 60
 _VIDEOS = frozenset({".mov", ".mp4", ".m4v", ".avi", ".mkv", ".webm", ".3gp", ".mts"})
 _RAW = frozenset({".dng", ".arw", ".cr2", ".cr3", ".nef", ".nrw", ".orf", ".raf", ".raw", ".rw2", ".srw", ".pef"})
 _DOCUMENTS = frozenset({".pdf", ".doc", ".docx", ".ppt", ".pptx", ".psd", ".svg"})
+_OTHERS = _VIDEOS | _RAW | _DOCUMENTS
 _ADVICE = (
     (_VIDEOS, "Of a video, add a frame that you saved as an image."),
     (_RAW, "Export raw photographs as JPEG first."),
@@ -58,13 +59,19 @@ class LeftOut:
         if self.others:
             what = f"{counted(len(self.others), 'file')} left out, which {_are(self.others)}"
             found.append(f"{what}: {_names(self.others)}.")
-            suffixes = {PurePosixPath(name).suffix.lower() for name in self.others}
-            found += [advice for kinds, advice in _ADVICE if suffixes & kinds]
             found.append(f"What can be read: {FORMATS}.")
         if self.large:
-            what = f"{counted(len(self.large), 'file')} left out, larger than {IMAGE_MB} MB: {_names(self.large)}."
-            found.append(f"{what} Save images smaller, and add them again.")
-        return found
+            found.append(
+                f"{counted(len(self.large), 'file')} left out, larger than {IMAGE_MB} MB: {_names(self.large)}."
+            )
+            if not {_suffix(name) for name in self.large} <= _OTHERS:
+                found.append("Save images smaller, and add them again.")
+        suffixes = {_suffix(name) for name in [*self.others, *self.large]}
+        return found + [advice for kinds, advice in _ADVICE if suffixes & kinds]
+
+
+def _suffix(name: str) -> str:
+    return PurePosixPath(name).suffix.lower()
 
 
 def _are(names: Sequence[str]) -> str:
