@@ -20,7 +20,7 @@ from thirtytwo.text import as_markdown, shorten
 
 _QUOTES = {'"': '"', "'": "'", "\u201c": "\u201d", "\u2018": "\u2019", "\u00ab": "\u00bb"}
 _WINDOWS = re.compile(r"[A-Za-z]:[\\/]|\\\\[^\\]")
-_SYSTEMS = {"darwin": ("macOS", "/Users/me/Pictures/pets"), "linux": ("Linux", "/home/me/Pictures/pets")}
+_SYSTEMS = {"darwin": ("macOS", "/Users/me/photos/pets"), "linux": ("Linux", "/home/me/photos/pets")}
 _MAX_RECENT, _MAX_FOLDERS, _LONGEST = 5, 500, 70
 
 
