@@ -168,7 +168,7 @@ def demonstrated(tmp_path: Path) -> Iterator[Running]:
     running = started("demo", "--app", cwd=tmp_path)
     yield running
     running.process.terminate()
-    running.process.communicate(timeout=30)
+    running.process.communicate(timeout=120)
 
 
 @pytest.fixture
@@ -183,7 +183,7 @@ def launch_app() -> Iterator[Callable[..., Running]]:
     yield begin
     for running in apps:
         running.process.terminate()
-        running.process.communicate(timeout=30)
+        running.process.communicate(timeout=120)
 
 
 @pytest.fixture(scope="session")
@@ -193,7 +193,7 @@ def app(explorable: Path, colour_model: Path, write_model: Callable[..., Path]) 
     running = start("--model", str(colour_model), "--model", str(other), cwd=explorable)
     yield running
     running.process.terminate()
-    running.process.communicate(timeout=30)
+    running.process.communicate(timeout=120)
 
 
 @pytest.fixture(scope="module")  # while it is open, no other test of this worker can have an event loop

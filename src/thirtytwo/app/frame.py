@@ -10,7 +10,7 @@ import streamlit as st
 from streamlit.navigation.page import Page
 
 from thirtytwo.app import library
-from thirtytwo.app.settings import IMAGE_MB
+from thirtytwo.app.settings import IMAGE_MB, MODEL_MB, ZIP_MB
 from thirtytwo.text import as_html
 
 STYLE, SCRIPT = (Path(__file__).with_name(f"frame.{kind}") for kind in ("css", "js"))
@@ -50,7 +50,8 @@ export default function ({ data }) {
 def show_frame(pages: Sequence[Page], page: Page) -> None:
     """Show links to all pages, which phones have instead of Streamlit's menu, and start the script of the frame."""
     st.html(STYLE)
-    st.html(f'<style>:root {{ --tt-formats: "{_FORMATS}"; }}</style>')
+    sizes = f'--tt-model: "Up to {MODEL_MB} MB"; --tt-zip: "Up to {ZIP_MB} MB";'
+    st.html(f'<style>:root {{ --tt-formats: "{_FORMATS}"; {sizes} }}</style>')
     with st.container(horizontal=True, gap="small", key="pages"):
         for one in pages:
             st.page_link(one)

@@ -9,8 +9,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from thirtytwo.machine import ANY_ADDRESS, LOOPBACK, address, as_prefix, network_address
 
-IMAGE_MB, MODEL_MB = 50, 500
-"""Maximum size of an uploaded image and of an uploaded model, in MB."""
+IMAGE_MB, MODEL_MB, ZIP_MB = 50, 500, 200
+"""Maximum size of an uploaded image, model and ZIP file, in MB; a ZIP file is in memory while it arrives."""
 
 _SERIF = '"Iowan Old Style", "Palatino Linotype", Palatino, "URW Palladio L", Georgia, "Liberation Serif", serif'
 _SANS = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, "Liberation Sans", sans-serif'

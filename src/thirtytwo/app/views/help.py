@@ -18,9 +18,10 @@ from thirtytwo.text import SPACE, interval, percent
 
 PAGES = """
 - **Classify** says what is in your images.
-- **Compare** asks two to four models about the same images.
+- **Compare** classifies the same images with two to four models.
 - **Explore** shows what a model got right and wrong, and the images of a data set.
-- **Data** finds problems of a data set, such as duplicates and wrong labels, and keeps your decisions on them.
+- **Data** finds problems of a data set, such as duplicates and wrong labels, keeps your decisions on them, and writes a
+  fixed copy.
 - **Train** trains a model on a folder of images, in the background.
 - **Models** lists the models, how accurate they are, and adds others.
 - **Add classes** makes a model for your own classes from a few images of each.
@@ -63,8 +64,8 @@ model learned the wrong thing: give it images with other backgrounds.
 88{SPACE}% with the interval {interval((0.8, 0.94), digits=0)} means: on very many images, it would most likely lie
 between these two. More images make the interval narrower.
 
-**Estimated accuracy, cross-validated.** Add classes sets some of your images aside, learns from the others and asks
-about those set aside, until each was asked about once. Several images of the same scene make this estimate too high.
+**Estimated accuracy, cross-validated.** Add classes divides your images into parts. Each part is classified by a model
+that was trained on the other parts. Several images of the same scene make this estimate too high.
 """
 
 

@@ -119,13 +119,14 @@ def _show_cross_validations() -> None:
 
 def upload() -> None:
     """Show a field to upload a model file, and the outcome of the last upload."""
-    st.file_uploader(
-        "A model.onnx file made by thirtytwo",
-        type=["onnx"],
-        key="model-upload",
-        on_change=_add_uploaded,
-        max_upload_size=MODEL_MB,
-    )
+    with st.container(key="model-field"):
+        st.file_uploader(
+            "A model.onnx file made by thirtytwo",
+            type=["onnx"],
+            key="model-upload",
+            on_change=_add_uploaded,
+            max_upload_size=MODEL_MB,
+        )
     _show_outcome("model-upload")
 
 

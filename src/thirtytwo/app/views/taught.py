@@ -81,8 +81,9 @@ def _show_accuracy(result: Result) -> None:
         word, guessing = verdict.sentence.split("; ")
         st.markdown(f":{_COLORS[word]}-badge[{capitalized(word)}] · {guessing}")
     st.caption(
-        f"The photos were dealt into {result.folds} parts, and each was classified by a model that was trained without "
-        "its part. More photos narrow the interval; several photos of the same scene make the estimate too high."
+        f"The photos were divided into {result.folds} parts, and each was classified by a model that was trained "
+        "without its part. More photos narrow the interval; several photos of the same scene make the estimate too "
+        "high."
     )
 
 

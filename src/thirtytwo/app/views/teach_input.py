@@ -17,15 +17,13 @@ from thirtytwo.app.class_folders import ClassFolders, group_by_class, open_zip, 
 from thirtytwo.app.components import show_error
 from thirtytwo.app.images import FIELD, TYPES
 from thirtytwo.app.intake import Portion, take_in
-from thirtytwo.app.settings import IMAGE_MB
+from thirtytwo.app.settings import IMAGE_MB, ZIP_MB
 from thirtytwo.app.uploads import Uploaded, content, discard, path_of
 from thirtytwo.errors import InputError, ThirtytwoError
 from thirtytwo.images.formats import FORMATS
 from thirtytwo.text import as_markdown, counted
 
 FILES, FOLDER, CAMERA = "Files", "Folder or ZIP", "Camera"
-ZIP_MB = 200
-"""Maximum size of an uploaded ZIP file, in MB: it is in memory while it arrives."""
 _PORTION = 8
 """Number of images that are in memory at a time."""
 _NOTES = "notes on added folders"
@@ -70,12 +68,10 @@ def _show_folder() -> None:
                 max_upload_size=IMAGE_MB,
                 help=f"{FORMATS}. No data leaves this computer.",
             )
-        archive = st.file_uploader(
-            f"Or a ZIP file of such a folder, up to {ZIP_MB} MB",
-            type="zip",
-            key=f"class-zip-{turn}",
-            max_upload_size=ZIP_MB,
-        )
+        with st.container(key="zip-field"):
+            archive = st.file_uploader(
+                "Or a ZIP file of such a folder", type="zip", key=f"class-zip-{turn}", max_upload_size=ZIP_MB
+            )
         if not files and archive is None:
             return
         try:
