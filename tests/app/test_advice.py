@@ -13,7 +13,7 @@ import pytest
 pytest.importorskip("streamlit")
 
 import thirtytwo
-from thirtytwo.app.advice import what_to_do, what_was_found, why_it_matters
+from thirtytwo.app.advice import in_technical_terms, title_of, what_to_do, what_was_found, why_it_matters
 from thirtytwo.app.problems import advice_in_app, explained, in_app, is_for_app
 from thirtytwo.config.resolve import recipe_names
 from thirtytwo.data.decoding import UnreadableImagesError
@@ -170,3 +170,28 @@ def test_no_page_names_options_commands_or_variables() -> None:
     texts = [(path.name, line, text) for path in files for line, text in shown(path)]
     assert sum(bool(text) for _, _, text in texts) > 150
     assert [one for one in texts if not is_for_app(one[2])] == []
+
+
+def test_findings_are_in_plain_words_first() -> None:
+    few = CHECKS.get("T305").finding(
+        "The test set has 10 images: an accuracy of 90 % is measured to ±19.3 points (95 % interval)."
+    )
+    assert "only 10 test images" in what_was_found(few)
+    assert "points" not in what_was_found(few)
+    assert "±19.3 points" in in_technical_terms(few)
+    sizes = CHECKS.get("T411").finding(
+        "All images have 40×30 pixels; checked at 32×32. The recipe sets the size for training."
+    )
+    assert what_was_found(sizes) == "All images have 40×30 pixels."
+    assert "32×32" in in_technical_terms(sizes)
+    cut = CHECKS.get("T202").finding("No test split: 12 of 60 images were split off as test (seed 0).")
+    assert what_was_found(cut) == "There is no folder test: 12 of 60 images were set aside at random."
+    assert in_technical_terms(CHECKS.get("T401").finding("2 images have a single color.")) == ""
+
+
+def test_the_title_names_left_out_files_only_where_there_are_some() -> None:
+    check = CHECKS.get("T202")
+    cut = check.finding("No test split: 12 of 60 images were split off as test (seed 0).")
+    assert "left out" not in title_of(check, [cut])
+    assert "left out" in title_of(check, [cut, check.finding("Skipped 2 files: .txt.")])
+    assert title_of(CHECKS.get("T305"), [cut]) == CHECKS.get("T305").title

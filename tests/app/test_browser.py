@@ -89,11 +89,11 @@ def test_five_images_table_and_downloads(visit: Visit, files: list[Path], tmp_pa
     assert page.locator(".tt-card").count() == 5
     assert page.locator(".tt-badge").all_inner_texts() == ["unknown"]
     assert "notes.png" in page.inner_text("[data-testid=stAlertContainer]")
-    rows = list(csv.DictReader(io.StringIO(download(page, "CSV").decode())))
+    rows = list(csv.DictReader(io.StringIO(download(page, "CSV (all 6)").decode())))
     assert [row["top"] for row in rows] == ["red", "green", "blue", "red", "blue", ""]
     assert [row["known"] for row in rows][:5] == ["true", "true", "true", "false", "true"]
-    entries = json.loads(download(page, "JSON"))
-    assert entries[0].keys() == {"file", "width", "height", "top", "confidence", "known", "predictions"}
+    entries = json.loads(download(page, "JSON (all 6)"))
+    assert entries[0].keys() == {"file", "width", "height", "top", "confidence", "known", "predictions", "certainty"}
     assert "notes.png" in entries[5]["error"]
     with zipfile.ZipFile(io.BytesIO(download(page, "Heatmaps (ZIP)"))) as archive:
         assert archive.namelist() == ["red.png", "green.png", "blue.png", "grey.png", "blue-2.png", "predictions.json"]

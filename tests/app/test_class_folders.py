@@ -46,6 +46,13 @@ def test_without_images_in_folders_there_are_no_classes(paths: list[str]) -> Non
         group_by_class((path, path) for path in paths)
 
 
+def test_a_zip_file_of_images_alone_is_one_class_as_a_folder_of_them_is() -> None:
+    folder = group_by_class([("pets/1.jpg", 1), ("pets/2.jpg", 2)])
+    archive = group_by_class([("1.jpg", 1), ("2.jpg", 2)], "pets")
+    assert folder == archive
+    assert list(group_by_class([("cat/1.jpg", 1), ("dog/1.jpg", 2), ("3.jpg", 3)], "pets").classes) == ["cat", "dog"]
+
+
 def test_of_many_images_of_a_class_some_are_taken_evenly() -> None:
     found = group_by_class((f"{name}/{number}.jpg", number) for name in ("cat", "dog") for number in range(500))
     numbers = [content for _, content in found.classes["cat"]]

@@ -19,7 +19,7 @@ from thirtytwo.app import library
 from thirtytwo.app.decisions import Decisions, identity_of
 from thirtytwo.app.problems import is_for_app
 from thirtytwo.app.settings import AppSettings
-from thirtytwo.app.views import data, reviews
+from thirtytwo.app.views import data, reviews, train
 from thirtytwo.app.views.fix_plan import commands, copy_folder
 from thirtytwo.app.views.fix_review import compared_images
 from thirtytwo.app.views.train import DATA
@@ -108,6 +108,35 @@ def content(folder: Path) -> dict[str, str]:
 def accepted(found: AppTest) -> list[str]:
     """Files of the accepted fixes."""
     return [fix.image for fix in found.session_state[data._CHECKED].review.plan.fixes]
+
+
+@pytest.mark.slow
+def test_accepted_fixes_are_trained_with(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("THIRTYTWO_JOBS", str(tmp_path / "jobs"))
+    before = content(folder)
+    found = checked("pets")
+    assert "plan-train" not in {one.key for one in found.button}
+    click(found, "fix-accept", "plan-train")
+    assert found.session_state[DATA] == "pets"
+    count = len(accepted(found))
+    spec, path, images = found.session_state[train._PLAN]
+    assert (spec, images) == ("pets", count)
+    assert len(read_fix_plan(Path(path)).fixes) == count
+
+    def script() -> None:
+        from thirtytwo.app.views import train
+
+        train.show()
+
+    other = AppTest.from_function(script, default_timeout=60)
+    for key in (train._PLAN, train._CHECKED, DATA):
+        other.session_state[key] = found.session_state[key]
+    other.run()
+    assert not other.exception
+    assert f"--apply {path}" in texts(other)
+    other.checkbox(key=f"train-plan-{path}").set_value(False).run()
+    assert "--apply" not in texts(other)
+    assert content(folder) == before
 
 
 @pytest.mark.slow

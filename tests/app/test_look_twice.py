@@ -188,7 +188,7 @@ def test_the_option_holds_on_all_pages_and_after_reloading(
     assert "look=twice" in page.url
     idle()
     with page.expect_download() as waiting:
-        page.get_by_role("button", name="CSV", exact=True).click()
+        page.get_by_role("button", name="CSV (all 2)", exact=True).click()
     table = csv.DictReader(io.StringIO(Path(waiting.value.path()).read_text(encoding="utf-8")))
     assert {one["file"]: one["views"] for one in table} == {"sure.png": "1", "doubtful.png": "6"}
 

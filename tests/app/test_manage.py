@@ -253,3 +253,18 @@ def widened(source: Path, target: Path) -> Path:
     target.parent.mkdir(parents=True)
     target.write_bytes(with_checksum(model.SerializeToString()))
     return target
+
+
+def test_bundled_models_have_the_accuracy_of_their_cards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(library, "settings", AppSettings())
+    found = {entry.path.stem: entry for entry in entries() if entry.origin == library.BUNDLED}
+    rows = {row.name: row for row in model_rows(found.values())}
+    stated = rows["imagenet"]
+    assert "stated" in stated.accuracy
+    value = stated.accuracy.partition(",")[0]
+    assert value in found["imagenet"].path.with_suffix(".md").read_text(encoding="utf-8")
+    for name in ("cifar10", "cifar10-tiny", "cifar100", "cifar100-tiny"):
+        card = found[name].path.with_suffix(".md").read_text(encoding="utf-8")
+        assert f"| Accuracy | {rows[name].accuracy} | {rows[name].interval} |" in card
+        assert "10,000 test images" in rows[name].how

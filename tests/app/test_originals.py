@@ -224,7 +224,7 @@ def test_many_images_are_filtered_sorted_and_downloaded(
     page.wait_for_function("document.querySelector('.tt-results .tt-tile span').innerText === 'green 0.png'")
     ready(page)
 
-    page.get_by_role("button", name="Heatmaps (ZIP)", exact=True).click()
+    page.get_by_role("button", name="Prepare 15 heatmaps (ZIP)", exact=True).click()
     page.get_by_role("button", name="Download heatmaps (ZIP)").wait_for()
     with page.expect_download() as waiting:
         page.get_by_role("button", name="Download heatmaps (ZIP)").click()
@@ -233,5 +233,5 @@ def test_many_images_are_filtered_sorted_and_downloaded(
         assert Image.open(archive.open("a photo.jpg")).size == (1024, 768)
         assert len(json.loads(archive.read("predictions.json"))) == 15
     with page.expect_download() as waiting:
-        page.get_by_role("button", name="CSV", exact=True).click()
+        page.get_by_role("button", name="CSV (all 15)", exact=True).click()
     assert len(Path(waiting.value.path()).read_text().splitlines()) == 16, "all images, not only those shown"

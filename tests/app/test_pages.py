@@ -26,7 +26,7 @@ from streamlit.testing.v1 import AppTest
 
 from thirtytwo.app import display, launch, library, photos
 from thirtytwo.app.about_models import examples
-from thirtytwo.app.components import SURE as CONFIDENT
+from thirtytwo.app.certainty import SURE as CONFIDENT
 from thirtytwo.app.components import bars, headline, image_grid, matrix, short_headline
 from thirtytwo.app.display import as_csv, as_json
 from thirtytwo.app.images import sample_files

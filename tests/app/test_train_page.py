@@ -145,6 +145,40 @@ def test_a_finished_training_whose_results_are_damaged_can_be_closed(
     assert store.all() == []
 
 
+@pytest.mark.slow
+def test_a_finished_training_has_a_verdict_in_words(place: Path, finished_run: Callable[..., Path]) -> None:
+    run = finished_run(place / "runs" / "pets")
+    store = jobs.JobStore(place / "jobs", start_process=lambda arguments, log: os.getpid())
+    job = store.start("pets", [], place / "runs" / "new").model_copy(update={"pid": None, "run": str(run)})
+    store._write(job)
+    if not job.run_dir.is_finished():
+        for name in job.run_dir._missing():
+            (run / name).write_text("{}")
+    found = page()
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert "guessing would be right in" in texts(found)
+    assert "-badge[" in texts(found)
+    assert "by the answers for the test images" in texts(found)
+    assert (f"{metrics['n']} test images are few" in texts(found)) == (metrics["n"] < 100)
+
+
+def test_the_log_of_a_training_has_no_options_and_commands(place: Path) -> None:
+    store = jobs.JobStore(place / "jobs", start_process=lambda arguments, log: os.getpid())
+    job = store.start("pets", [], place / "runs" / "pets")
+    lines = (
+        "trained base: none, training ends with the head (transfer.head_until = 1, for 48 training images)",
+        "frozen base: thirtytwo teach FOLDER does this in seconds",
+        "data loaded",
+        "recipe photos, seed 0, 60 epochs; run directory runs/pets",
+    )
+    (store.folder / job.identity / "log.txt").write_text("\n".join(lines) + "\n")
+    found = page()
+    assert not found.exception
+    assert "head_until" not in texts(found)
+    assert "teach FOLDER" not in texts(found)
+    assert [one.value for one in found.caption][-1] == "data loaded"
+
+
 def test_errors_of_a_training_are_without_the_words_of_a_terminal(place: Path) -> None:
     store = jobs.JobStore(place / "jobs", start_process=lambda arguments, log: os.getpid())
     job = store.start("pets", [], place / "runs" / "pets")
@@ -169,7 +203,9 @@ def test_from_a_folder_to_a_running_training(
     assert "60 images of 3 classes" in texts(found)
     assert "Images that cannot be read: 1 image" in texts(found)
     assert found.selectbox(key="train-recipe-pets").options[0] == "fast (recommended)"
-    assert "median shorter side of 12 pixels" in texts(found)
+    assert "because the data has 60 small images" in texts(found)
+    assert "seconds" in next(one.value for one in found.markdown if "about 20 images per class" in one.value)
+    assert "train-few-shot" in keys(found)
     assert "further" not in found.selectbox(key="train-recipe-pets").options, "it builds on a finished run"
     assert found.checkbox(key="train-skip-True-pets").value
     found.selectbox(key="train-recipe-pets").set_value("digits")

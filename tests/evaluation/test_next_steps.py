@@ -57,6 +57,13 @@ def test_without_errors_nothing_stands_out() -> None:
     assert found.advice[0].startswith("Nothing stands out")
 
 
+def test_a_few_images_without_errors_are_too_few_to_tell() -> None:
+    found = next_steps(predictions([[2, 0], [0, 1]]), labels=False)
+    assert found.thin == 3
+    assert len(found.advice) == 1
+    assert found.advice[0].startswith("3 images are too few to tell")
+
+
 def test_labels_to_check_come_first() -> None:
     pytest.importorskip("cleanlab")
     found = next_steps(predictions([[40, 4], [0, 40]], sure=0.98))

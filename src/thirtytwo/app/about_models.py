@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from thirtytwo.app.library import BUNDLED, Entry
 from thirtytwo.inference.model_file import ModelInfo
-from thirtytwo.text import as_markdown
+from thirtytwo.text import as_markdown, percent
 
 _HUNDRED = "fruit, flowers, animals, vehicles, furniture and people among them"
 _TEN = "planes, cars, birds, cats, deer, dogs, frogs, horses, ships and trucks"
@@ -16,6 +16,9 @@ _SUITS = {
     "cifar10": f"Suits photographs of {_TEN}. {_OTHERS}",
     "cifar100-tiny": f"A small model for images of 32 pixels and for web pages: 100 common things, {_HUNDRED}.",
     "cifar10-tiny": f"A small model for images of 32 pixels and for web pages: {_TEN}.",
+}
+_STATED = {
+    "imagenet": (0.774, "by the authors of its weights, on ImageNet’s validation images; it was not measured here")
 }
 _EXAMPLES = {
     "imagenet": (
@@ -39,6 +42,14 @@ def dataset_name(name: str) -> str:
 def suits(entry: Entry) -> str:
     """What a bundled model suits, as sentences; empty for other models."""
     return _SUITS.get(entry.path.stem, "") if entry.origin == BUNDLED else ""
+
+
+def stated_accuracy(entry: Entry) -> tuple[str, str]:
+    """The accuracy that others state of a bundled model, and who; empty texts for other models."""
+    if entry.origin != BUNDLED or entry.path.stem not in _STATED:
+        return "", ""
+    value, who = _STATED[entry.path.stem]
+    return percent(value), f"stated {who}"
 
 
 def examples(entry: Entry) -> tuple[str, ...]:

@@ -7,10 +7,13 @@ name options and settings.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from thirtytwo.app.problems import advice_in_app, plain
 from thirtytwo.doctor.base import Check, Finding
 from thirtytwo.doctor.subject import Subject
+from thirtytwo.evaluation.metrics import wilson
+from thirtytwo.text import SPACE, counted, interval
 
 _DELETE = "Look at them, and delete those in which you cannot recognize the class. Then check the data again."
 _ACCEPT = "Go through the suggested fixes below, and accept those that are right."
@@ -85,7 +88,17 @@ _WHAT = (
     (r" \(AUROC [^()]*\)", ""),
     (r"rotated by their EXIF orientation", "turned by a note in their files"),
     (r"an aspect ratio above 2\b", "one side more than twice as long as the other"),
+    (r"; checked at \d+×\d+\. The recipe sets the size for training\.", "."),
+    (
+        r"^No test split: (.*) were split off as test \(seed \d+\)",
+        r"There is no folder test: \1 were set aside at random",
+    ),
+    (r" \(seed \d+\)", ""),
 )
+_TEST_IMAGES = re.compile(r"^The test set has (\d+) images: an accuracy of (\d+) % is measured to ±")
+_TITLES = {"T202": "notes on reading the data"}
+"""Titles that say less than those of the checks, where what these name was not found."""
+_LEFT_OUT = re.compile(r"left out|skipped|ignored", re.IGNORECASE)
 
 
 def why_it_matters(check: type[Check]) -> str:
@@ -93,12 +106,35 @@ def why_it_matters(check: type[Check]) -> str:
     return _WHY.get(check.code, check.why)
 
 
+def title_of(check: type[Check], findings: Sequence[Finding]) -> str:
+    """The title of a check's findings; it names files that are left out only if some are."""
+    own = _TITLES.get(check.code)
+    return check.title if own is None or any(_LEFT_OUT.search(one.what) for one in findings) else own
+
+
+def in_technical_terms(finding: Finding) -> str:
+    """What a check found in its own words; empty where the page says it in the same words."""
+    own = plain(finding.what, added=False)
+    return "" if own == what_was_found(finding) else own
+
+
 def what_was_found(finding: Finding) -> str:
     """What a check found, without terms of statistics."""
     text = plain(finding.what, added=False)
+    if found := _TEST_IMAGES.match(text):
+        return _of_few(int(found[1]), int(found[2]))
     for pattern, replacement in _WHAT:
         text = re.sub(pattern, replacement, text)
     return text
+
+
+def _of_few(images: int, right: int) -> str:
+    """What the accuracy on a small test set is worth."""
+    ends = interval(wilson(images * right / 100, images), digits=0)
+    return (
+        f"There are only {counted(images, 'test image')}. If a model is right for {right}{SPACE}% of them, it may be "
+        f"right for {ends} of all such images."
+    )
 
 
 def what_to_do(finding: Finding, subject: Subject | None) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from thirtytwo.app.components import SURE
+from thirtytwo.app.certainty import certainty
 from thirtytwo.app.display import Result
 from thirtytwo.app.look_twice import views_of
 from thirtytwo.inference.classifier import UnreadableImage
@@ -29,7 +29,7 @@ def _row(result: Result) -> str:
     if isinstance(result, UnreadableImage):
         cells = ("–", "–", result.error)
     else:
-        note = UNKNOWN_NOTE if not result.known else "not sure" if result.confidence < SURE else ""
+        note = {"unknown": UNKNOWN_NOTE, "not sure": "not sure", "sure": ""}[certainty(result)]
         views = views_of(result)
         notes = "; ".join(filter(None, (note, counted(views, "view") if views else "")))
         cells = (readable(result.top), percent(result.confidence), notes)

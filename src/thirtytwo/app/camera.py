@@ -14,7 +14,8 @@ from typing import Any
 import streamlit as st
 
 from thirtytwo.app import session
-from thirtytwo.app.components import SURE, with_errors
+from thirtytwo.app.certainty import certainty
+from thirtytwo.app.components import with_errors
 from thirtytwo.app.library import Entry, load_classifier, taught_entry
 from thirtytwo.app.problems import explained
 from thirtytwo.app.project import Project
@@ -57,7 +58,7 @@ def answer(entry: Entry, identity: str, frame: bytes) -> dict[str, Any]:
     result = load_classifier(entry).predict([frame], _CLASSES_SHOWN)[0]
     if not isinstance(result, Prediction):
         return {"id": identity, "top": "The frame cannot be read.", "shares": []}
-    doubt = "" if result.known and result.confidence >= SURE else " (not sure)" if result.known else " (unknown)"
+    doubt = "" if (words := certainty(result)) == "sure" else f" ({words})"
     shares = [(readable(name), percent(value), value) for name, value in result.predictions]
     return {"id": identity, "top": readable(result.top) + doubt, "shares": shares}
 

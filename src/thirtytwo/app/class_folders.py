@@ -36,20 +36,23 @@ class ClassFolders(Generic[File]):
     notes: tuple[str, ...]
 
 
-def group_by_class(files: Iterable[tuple[str, File]]) -> ClassFolders[File]:
+def group_by_class(files: Iterable[tuple[str, File]], name: str = "") -> ClassFolders[File]:
     """Group files by the class that their relative path names.
 
     The folders in the uploaded folder are the classes; files in deeper folders belong to them. If they are `train` and
-    other splits, the folders in `train` are the classes. A folder that has only images is one class. Of a class with
-    more images than a model can be taught with, some are chosen evenly.
+    other splits, the folders in `train` are the classes. A folder or a ZIP file that has only images is one class. Of a
+    class with more images than a model can be taught with, some are chosen evenly.
 
     Args:
         files: relative paths, with slashes or backslashes, and something that stands for their content.
+        name: what they were in, such as a ZIP file: the name of the class where all images are directly in it.
 
     Raises:
         InputError: there are no images in folders, or too many classes.
     """
     found, others = _image_paths(files)
+    if name and all(len(path) == 1 for path, _ in found):
+        found = [((name, *path), file) for path, file in found]
     parts = _without_root([path for path, _ in found])
     split = "train" in {split_of(path[0]) for path in parts if len(path) > 2}
     skipped: Counter[str] = Counter({"not an image": others} if others else {})

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import streamlit as st
 
 from thirtytwo.app.about_models import dataset_name, suits
+from thirtytwo.app.certainty import certainty
 from thirtytwo.app.display import Rendered, uri
 from thirtytwo.app.library import Entry, entries, gone_model, info_of, select_model, selected_model
 from thirtytwo.app.look_twice import views_note
@@ -39,8 +40,6 @@ Ints = npt.NDArray[np.int64]
 Given = ParamSpec("Given")
 _RIGHT, _WRONG = "#3d88a6", "#c0592c"
 UNKNOWN = "This may be something the model doesn’t know."
-SURE = 0.5
-"""Calibrated probability of the top class below which the model is not sure: it is then more often wrong than right."""
 
 
 def card(name: str, result: Prediction, rendered: Rendered, top: int, *, heat: bool, opens: str = "") -> str:
@@ -48,9 +47,10 @@ def card(name: str, result: Prediction, rendered: Rendered, top: int, *, heat: b
     size = f"{result.width}×{result.height}"
     sides = "×".join(map(str, rendered.model_input.shape[1::-1]))
     alt = f"{name}{' with heatmap' if heat else ''}: {spoken(result)}"
+    cut = f". The model looks at the marked square, not at {rendered.cut}." if rendered.cut else ""
     return (
         f'<div class="tt-card"><figure>{opening(img_tag(rendered.image, alt), opens, name)}'
-        f"<figcaption>{as_html(name)} · {size}</figcaption></figure>"
+        f"<figcaption>{as_html(name)} · {size}{cut}</figcaption></figure>"
         f'<figure class="tt-input">{img_tag(rendered.model_input, f"Model input of {name}")}'
         f"<figcaption>Model input, {sides}</figcaption></figure>"
         f"<div>{headline(result)}{bars(result.predictions[:top])}{_looks(result)}</div></div>"
@@ -62,7 +62,7 @@ def spoken(result: Prediction) -> str:
     answer = f"{readable(result.top)}, {percent(result.confidence)}"
     if not result.known:
         return f"unknown, nearest class {answer}"
-    return answer if result.confidence >= SURE else f"not sure, perhaps {answer}"
+    return answer if certainty(result) == "sure" else f"not sure, perhaps {answer}"
 
 
 def headline(result: Prediction) -> str:
@@ -73,7 +73,7 @@ def headline(result: Prediction) -> str:
             f'<p class="tt-top">{name}?<span class="tt-badge tt-warm">unknown</span></p>'
             f'<p class="tt-soft" style="margin:0 0 8px">{UNKNOWN} The classes below are only the nearest ones.</p>'
         )
-    if result.confidence < SURE:
+    if certainty(result) == "not sure":
         return (
             f'<p class="tt-top">{name}?<span class="tt-badge tt-warm">not sure</span></p>'
             f'<p class="tt-soft" style="margin:0 0 8px">The best answer has less than {percent(SURE, 0)}.</p>'
@@ -147,8 +147,8 @@ def side_by_side(
 
 def short_headline(result: Prediction) -> str:
     """The top class, with a badge if the image is unknown or the model is not sure."""
-    words = "" if result.known and result.confidence >= SURE else "not sure" if result.known else "unknown"
-    badge = f'<span class="tt-badge tt-warm">{words}</span>' if words else ""
+    words = certainty(result)
+    badge = "" if words == "sure" else f'<span class="tt-badge tt-warm">{words}</span>'
     doubt = "" if result.known else "?"
     return f'<p class="tt-top">{as_html(readable(result.top))}{doubt}{badge}</p>'
 

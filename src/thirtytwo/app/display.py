@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import zipfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +18,7 @@ import numpy as np
 import streamlit as st
 
 from thirtytwo.app import look_twice
+from thirtytwo.app.certainty import certainty
 from thirtytwo.app.library import Entry, load_classifier
 from thirtytwo.app.photos import RESULTS, InputImage
 from thirtytwo.app.problems import plain
@@ -25,7 +27,7 @@ from thirtytwo.explain.explainer import as_heat
 from thirtytwo.explain.methods import maps_side, occlusion_maps
 from thirtytwo.explain.overlay import Heat, map_to_original, overlay
 from thirtytwo.images.decode import Loaded, load_image, load_preview
-from thirtytwo.images.pixels import Pixels, ResizeRule
+from thirtytwo.images.pixels import Pixels, ResizeRule, seen_box
 from thirtytwo.images.render import PIXELATED_SIDE, data_uri, for_display, is_pixelated, jpeg, png
 from thirtytwo.inference.classifier import Classifier, Prediction, UnreadableImage
 from thirtytwo.inference.output import write_csv, write_json
@@ -39,6 +41,8 @@ SIDE = 360
 OVERLAY_SIDE = 1024
 """Longer side of an overlay to download, in pixels."""
 _JPEG_QUALITY = 88
+_WHOLE = 0.97
+"""Ratio of the shorter to the longer side from which an image counts as square: less than 3 % is cut off."""
 _MAX_HEATMAPS = 64
 """Number of heatmaps kept for all sessions; one of 288×288 pixels takes 0.3 MB."""
 _MAX_INPUTS, _MAX_VIEWS = 16, 32
@@ -47,14 +51,21 @@ _MAX_INPUTS, _MAX_VIEWS = 16, 32
 
 @dataclass(frozen=True, eq=False)
 class Rendered:
-    """An image for display uint8 `(H, W, 3)`, optionally with a heatmap, and the model's input `(S, S, 3)`."""
+    """An image for display uint8 `(H, W, 3)`, optionally with a heatmap, and the model's input `(S, S, 3)`.
+
+    `cut` says which parts of the image the model does not look at; empty if it looks at the whole image.
+    """
 
     image: Pixels
     model_input: Pixels
+    cut: str = ""
 
 
-def render(entry: Entry, image: InputImage, *, heat: bool, side: int = SIDE) -> Rendered:
-    """Render a readable image with a longer side of about `side` pixels."""
+def render(entry: Entry, image: InputImage, *, heat: bool, side: int = SIDE, mark: bool = False) -> Rendered:
+    """Render a readable image with a longer side of about `side` pixels.
+
+    With `mark`, the square that the model looks at is drawn on an image of which it leaves out a part.
+    """
     classifier = load_classifier(entry)
     info = classifier.info
     displayed = view(image, side)
@@ -62,7 +73,26 @@ def render(entry: Entry, image: InputImage, *, heat: bool, side: int = SIDE) -> 
     if heat:
         heatmap = heatmap_of(entry, classifier, loaded.pixels)
         displayed = overlay(displayed, map_to_original(heatmap, displayed.shape[0], displayed.shape[1], info.resize))
-    return Rendered(displayed, loaded.pixels)
+    cut = cut_off(loaded.width, loaded.height, info.resize)
+    return Rendered(with_square(displayed) if mark and cut else displayed, loaded.pixels, cut)
+
+
+def cut_off(width: int, height: int, rule: ResizeRule) -> str:
+    """The parts of an upright image that a model does not look at, such as `the sides`; empty if there are none."""
+    if rule != "crop" or min(width, height) >= _WHOLE * max(width, height):
+        return ""
+    return "the sides" if width > height else "the top and the bottom"
+
+
+def with_square(image: Pixels) -> Pixels:
+    """A copy of an image uint8 `(H, W, 3)` with its central square marked: the rest is darker, the edge is white."""
+    height, width = image.shape[:2]
+    left, top, right, bottom = seen_box(width, height, "crop")
+    marked = (image // 2).astype(np.uint8)
+    for inset, shade in ((0, 0), (1, 255), (3, None)):
+        inner = np.s_[top + inset : bottom - inset, left + inset : right - inset]
+        marked[inner] = image[inner] if shade is None else shade
+    return marked
 
 
 def view(image: InputImage, side: int = SIDE) -> Pixels:
@@ -202,25 +232,41 @@ def _decoded(classifier: Classifier, image: InputImage) -> Loaded | UnreadableIm
 
 
 def as_csv(results: Sequence[Result], top: int) -> str:
-    """Results as written by `thirtytwo predict --format csv`, with a last column `views` where they have them."""
+    """Results as written by `thirtytwo predict --format csv`, and what the page says of each answer.
+
+    The column `certainty` is `sure`, `not sure` or `unknown`; a last column `views` is there where results have them.
+    """
     stream = io.StringIO(newline="")
     write_csv([truncate(result, top) for result in results], stream, top)
-    if not any(map(look_twice.views_of, results)):
-        return stream.getvalue()
     head, *rows = csv.reader(io.StringIO(stream.getvalue(), newline=""))
+    further = [_further(result) for result in results]
+    names = [name for name in ("certainty", "views") if name == "certainty" or any(name in one for one in further)]
     stream = io.StringIO(newline="")
     writer = CsvWriter(stream)
-    writer.writerow([*head, "views"])
-    for row, result in zip(rows, results, strict=True):
-        writer.writerow([*map(csv_text, row), look_twice.views_of(result) or ""])
+    writer.writerow([*head, *names])
+    for row, more in zip(rows, further, strict=True):
+        writer.writerow([*map(csv_text, row), *(more.get(name, "") for name in names)])
     return stream.getvalue()
 
 
 def as_json(results: Sequence[Result], top: int) -> str:
-    """Results as written by `thirtytwo predict --format json`."""
+    """Results as written by `thirtytwo predict --format json`, with `certainty` as in `as_csv`."""
     stream = io.StringIO()
     write_json([truncate(result, top) for result in results], stream, top)
-    return stream.getvalue()
+    entries = json.loads(stream.getvalue())
+    further = map(_further, results)
+    lines = [json.dumps(one | more, ensure_ascii=False) for one, more in zip(entries, further, strict=True)]
+    return "\n".join(["[", ",\n".join(lines), "]", ""])
+
+
+def _further(result: Result) -> dict[str, str | int]:
+    """What the files that the app offers say of an answer beside what `thirtytwo predict` does."""
+    if isinstance(result, UnreadableImage):
+        return {}
+    found: dict[str, str | int] = {"certainty": certainty(result)}
+    if views := look_twice.views_of(result):
+        found["views"] = views
+    return found
 
 
 def as_zip(entry: Entry, images: Sequence[InputImage], results: Sequence[Result]) -> bytes:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from thirtytwo.export.quantize import Weights
 
 _WEIGHTS: dict[str, Weights] = {"8 bits: about a quarter of the size": "int8", "16 bits: half the size": "float16"}
+_WITH = "With thirtytwo, which is installed from a copy of its repository (with"
 _MAX_COMPARED = 100
 """Number of images that a smaller file is compared with the original on."""
 _WORTH = 0.9
@@ -71,7 +72,7 @@ def show_export(entry: Entry, key: str) -> None:
     with web:
         _show_web_page(entry, key)
     with python:
-        st.markdown("With `pip install thirtytwo`, and the model file as `model.onnx` beside it:")
+        st.markdown(f"{_WITH} `pip install .` there), and the model file as `model.onnx` beside this code:")
         st.code(PYTHON, language="python")
     with javascript:
         st.markdown(
@@ -79,7 +80,7 @@ def show_export(entry: Entry, key: str) -> None:
         )
         st.code(SNIPPET, language="html")
     with rest:
-        st.markdown('Start a service with `pip install "thirtytwo[serve]"`, and the model file as `model.onnx`:')
+        st.markdown(f'{_WITH} `pip install ".[serve]"` there), and the model file as `model.onnx`, start a service:')
         st.code(SERVE, language="bash")
         st.markdown("It answers requests of any program with JSON, for example:")
         st.code(REST, language="bash")

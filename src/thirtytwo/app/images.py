@@ -10,7 +10,7 @@ from typing import Any
 
 import streamlit as st
 
-from thirtytwo.app import photos
+from thirtytwo.app import left_out, photos
 from thirtytwo.app.intake import Portion, take_in
 from thirtytwo.app.library import Entry
 from thirtytwo.app.originals import openable_input
@@ -18,7 +18,7 @@ from thirtytwo.app.photos import InputImage
 from thirtytwo.app.problems import short
 from thirtytwo.app.settings import IMAGE_MB
 from thirtytwo.app.uploads import Uploaded, content, discard
-from thirtytwo.images.discover import SUFFIXES
+from thirtytwo.images.discover import SUFFIXES, is_image
 from thirtytwo.images.formats import FORMATS
 from thirtytwo.images.render import as_uri
 from thirtytwo.machine import cpu_count
@@ -26,11 +26,13 @@ from thirtytwo.text import as_markdown, counted
 
 SAMPLES = Path(__file__).with_name("samples")
 TYPES = sorted(suffix.lstrip(".") for suffix in SUFFIXES)
-UPLOAD, CAMERA, SAMPLE = "Drop or paste", "Camera", "Samples"
+UPLOAD, CAMERA, SAMPLE = "Files", "Camera", "Samples"
 THUMBNAILS_PER_PAGE = 48
 FIELD = "image-field"
 """First words of the key of a field for images: the frame shortens its list of formats."""
 _SAMPLE_WIDTH = 108
+_PASTED = "You can also paste an image with Ctrl+V, or ⌘V on a Mac."
+"""Is not shown on phones, which have no such keys."""
 _CHUNK = 8
 """Number of uploaded images that are in memory at a time."""
 _THREADS = 4
@@ -162,6 +164,7 @@ def image_input(entry: Entry | None = None) -> list[InputImage]:
         help = f"{FORMATS}. No data leaves this computer."
         if upload_field("Images", "upload", _receive, help=help, newest_first=True, rerun=False):
             photos.keep_images()
+        st.html(f'<p class="tt-soft tt-keyboard">{_PASTED}</p>')
     return current_images(photos.CLASSIFIED, entry)
 
 
@@ -200,29 +203,37 @@ def upload_field(
 ) -> bool:
     """A field to upload several images; the field with the key `upload` also accepts pasted images.
 
+    The field takes every file, because the content decides what is an image; what was left out is shown below it.
     `receive` gets the images in portions, the last ones first with `newest_first`, for lists that put new images in
     front. The field is empty afterwards: pages show what they received themselves. They are drawn anew, unless `rerun`
     is false because nothing above the field shows images: then true is returned once images were received.
     """
     turn = st.session_state.setdefault(f"{key}-turn", 0)
-    with st.container(key="paste-here" if key == "upload" else f"{FIELD}-{key}"):
+    field = "paste-here" if key == "upload" else f"{FIELD}-{key}"
+    with st.container(key=field):
         place = st.empty()
     files = _uploader(place, label, f"{key}-{turn}", help=help, labeled=key != "upload")
     if key == "upload":
         _paste_component()(key="paste", height=1)
+    left_out.watch(key, field)
+    note = st.empty()
     if not files:
+        with note.container():
+            left_out.show(key)
         return False
+    left_out.begin(key)
     take_in(_portions(files, key, receive, newest_first=newest_first))
     if rerun:
         st.rerun()
     _uploader(place, label, f"{key}-{turn + 1}", help=help, labeled=key != "upload")
+    with note.container():
+        left_out.show(key)
     return True
 
 
 def _uploader(place: Any, label: str, key: str, *, help: str | None, labeled: bool) -> list[Any]:
     found: list[Any] = place.file_uploader(
         as_markdown(label),
-        type=TYPES,
         accept_multiple_files=True,
         key=key,
         max_upload_size=IMAGE_MB,
@@ -301,7 +312,11 @@ def _portions(files: Sequence[Uploaded], key: str, receive: Receive, *, newest_f
     """Pass uploaded files on in portions, and delete each portion when it was taken; the field is then emptied."""
 
     def take(portion: Sequence[Uploaded]) -> None:
-        receive([(file.name, content(file)) for file in portion])
+        found = [(file.name, content(file)) for file in portion]
+        left_out.leave_out(key, [name for name, data in found if not is_image(name, data)])
+        images = [(name, data) for name, data in found if is_image(name, data)]
+        if images:
+            receive(images)
         for file in portion:
             discard(file)
 

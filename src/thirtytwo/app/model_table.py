@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from thirtytwo.app.about_models import stated_accuracy
 from thirtytwo.app.library import TAUGHT, Entry, info_of, projects
 from thirtytwo.app.project import Project
 from thirtytwo.app.taught_card import how_estimated
@@ -14,6 +16,11 @@ from thirtytwo.errors import ThirtytwoError
 from thirtytwo.evaluation.metrics import measured
 from thirtytwo.rundir import RunDir
 from thirtytwo.text import as_html, capitalized, interval, percent
+
+_CARD = re.compile(
+    r"^On test, n = (?P<n>[\d,]+)\..*?^\| Accuracy \| (?P<value>[^|]+) \| (?P<ends>[^|]+) \|$", re.M | re.S
+)
+"""Number of test images, accuracy and its interval in the card of a model."""
 
 
 @dataclass(frozen=True)
@@ -60,12 +67,27 @@ def _row(entry: Entry) -> ModelRow:
             found = metrics["accuracy"]
             what = f"measured on {metrics['n']:,} {metrics['split']} images of {metrics['dataset']}"
             return _with(entry, found["value"], found.get("ci95"), what)
-        accuracy = info_of(entry).accuracy
+        info = info_of(entry)
+        accuracy = info.accuracy
+        if (known := stated_accuracy(entry))[0]:
+            return ModelRow(entry.name, f"{known[0]}, stated", "", known[1])
+        card = _CARD.search(_card_of(entry)) if accuracy is not None else None
+        if card is not None and card["value"] == percent(accuracy or 0.0):
+            what = f"measured on {card['n']} test images of {info.dataset}"
+            return ModelRow(entry.name, card["value"], card["ends"], what)
     except ThirtytwoError as error:
         return ModelRow(entry.name, "", "", error.message)
     if accuracy is None:
         return ModelRow(entry.name, "", "", "not known")
     return _with(entry, accuracy, None, f"measured on test images of {info_of(entry).dataset}")
+
+
+def _card_of(entry: Entry) -> str:
+    """The model card beside a model file; empty where there is none."""
+    try:
+        return entry.path.with_suffix(".md").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
 
 
 def _with(entry: Entry, value: float, ends: list[float] | None, how: str) -> ModelRow:

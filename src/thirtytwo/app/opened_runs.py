@@ -6,6 +6,7 @@ from pathlib import Path
 
 import streamlit as st
 
+from thirtytwo.app.folder_field import entered
 from thirtytwo.app.folds import is_cross_validation
 from thirtytwo.app.problems import explained
 from thirtytwo.errors import RunError, ThirtytwoError
@@ -38,7 +39,7 @@ def find_run(text: str) -> Path:
     path = expand_home(text)
     directory = path.parent if is_file(path) else path
     if not is_directory(directory):
-        raise RunError(f"There is no directory {text!r} on this computer.", _WHERE)
+        raise RunError(f"There is no directory “{text}” on this computer.", _WHERE)
     if not has_predictions(directory):
         raise RunError(
             f"{str(directory)!r} is not an evaluated run: it has no recipe, or no predictions.",
@@ -70,7 +71,7 @@ def _open() -> None:
     if not text:
         return
     try:
-        found = find_run(text)
+        found = find_run(entered(text))
     except ThirtytwoError as error:
         st.session_state[_PROBLEM] = explained(error)
         return

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from thirtytwo.app.components import SURE
+from thirtytwo.app.certainty import certainty
 from thirtytwo.app.display import Result
 from thirtytwo.images.discover import natural_key
 from thirtytwo.inference.classifier import Prediction
@@ -51,9 +51,7 @@ def kind_of(result: Result) -> str:
     """Whether the model is sure of an image, not sure, whether it is unknown, or cannot be read."""
     if not isinstance(result, Prediction):
         return UNREADABLE
-    if not result.known:
-        return UNKNOWN
-    return KNOWN if result.confidence >= SURE else UNSURE
+    return {"sure": KNOWN, "not sure": UNSURE, "unknown": UNKNOWN}[certainty(result)]
 
 
 def matching(results: Sequence[Result], criteria: Criteria) -> list[int]:

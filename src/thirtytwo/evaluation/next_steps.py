@@ -78,6 +78,7 @@ class NextSteps:
         confusions: the most frequent confusions.
         labels: labels that may be wrong by split; None: not looked for.
         few: classes evaluated on fewer than `FEW` images, with that number, fewest first; only where there are errors.
+        thin: number of evaluated images, where a class has fewer than `FEW` of them; else 0.
     """
 
     accuracy: float
@@ -85,11 +86,17 @@ class NextSteps:
     confusions: tuple[Confusion, ...]
     labels: tuple[SuspectedLabels, ...] | None
     few: tuple[tuple[str, int], ...] = ()
+    thin: int = 0
 
     @property
     def advice(self) -> tuple[str, ...]:
         """What to do, as sentences, the most useful first."""
         found = (self._labels(), self._classes(), self._pairs(), self._few())
+        if self.thin and not any(found):
+            are = "image is" if self.thin == 1 else "images are"
+            return (
+                f"{self.thin:,} {are} too few to tell which class is weak. Evaluate on {FEW} or more of each class.",
+            )
         return tuple(filter(None, found)) or (
             "Nothing stands out: no class is weak and no label looks wrong. Evaluate on more or harder images.",
         )
@@ -148,20 +155,20 @@ def next_steps(
         MissingExtraError: cleanlab is not installed.
     """
     parts = {"test": predictions} if out_of_sample is None else out_of_sample
+    thin = _few(predictions)
     accuracy = float(predictions.correct.mean()) if len(predictions.truth) else 0.0
     return NextSteps(
         accuracy=accuracy,
         weak=_weak_classes(predictions, accuracy),
         confusions=_confusions(predictions),
         labels=tuple(_suspected(split, part) for split, part in parts.items() if _can_check(part)) if labels else None,
-        few=_few(predictions),
+        few=() if predictions.correct.all() else thin,
+        thin=len(predictions.truth) if thin else 0,
     )
 
 
 def _few(predictions: Predictions) -> tuple[tuple[str, int], ...]:
-    """Classes evaluated on fewer than `FEW` images; none where all images are recognized."""
-    if predictions.correct.all():
-        return ()
+    """Classes evaluated on fewer than `FEW` images, with that number, fewest first."""
     support = np.bincount(predictions.truth, minlength=len(predictions.classes)).tolist()
     few = [(name, images) for name, images in zip(predictions.classes, support, strict=True) if 0 < images < FEW]
     return tuple(sorted(few, key=lambda one: one[1]))

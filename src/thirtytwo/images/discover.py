@@ -9,7 +9,7 @@ import re
 import stat
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from thirtytwo.errors import DataError
 from thirtytwo.images.formats import FORMATS, HEAD_BYTES, HEIF, HEIF_INSTALL, format_of, heif_is_readable
@@ -173,6 +173,15 @@ def split_by_content(files: Iterable[Path]) -> tuple[list[Path], list[tuple[Path
     return images, skipped
 
 
+def is_image(name: str, data: bytes) -> bool:
+    """Whether the content of a file of this name is read as an image: by its name, else by its first bytes.
+
+    As in folders, files with the suffix of an image are images, also damaged ones; raw photographs are none.
+    """
+    suffix = PurePath(name).suffix.lower()
+    return suffix in SUFFIXES or (suffix not in _NO_IMAGES and _has_image_head(data[:HEAD_BYTES]))
+
+
 def needs_attention(reason: str) -> bool:
     """Whether a file or folder was skipped for a reason that its owner should know about."""
     return reason.startswith(UNREADABLE) or reason == HEIC
@@ -196,9 +205,9 @@ def _reason_to_skip(file: Path) -> str | None:
     except OSError:  # a broken link, or no permission: reported for each image when it is decoded
         is_link = os.path.islink(file)  # noqa: PTH114, False without permission
         return None if suffix in IMAGE_SUFFIXES else "broken link" if is_link else unsupported
-    kind = format_of(head)
-    if kind is None or kind == "PPM" or (kind == "BMP" and not _BMP.match(head)):  # texts may start like these
+    if not _has_image_head(head):
         return unsupported
+    kind = format_of(head)
     return HEIC if kind == HEIF and not heif_is_readable() else None
 
 
@@ -222,6 +231,12 @@ def natural_key(text: str) -> tuple[tuple[int | str, ...], str]:
     """
     pieces = re.split(r"(\d+)", text.casefold())
     return tuple(int(piece) if index % 2 else piece for index, piece in enumerate(pieces)), text
+
+
+def _has_image_head(head: bytes) -> bool:
+    """Whether the first bytes are those of an image, and not of a text that may start like one."""
+    kind = format_of(head)
+    return kind is not None and kind != "PPM" and (kind != "BMP" or _BMP.match(head) is not None)
 
 
 def is_junk(name: str) -> bool:

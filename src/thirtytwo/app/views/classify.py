@@ -18,7 +18,7 @@ from thirtytwo.app.components import (
     spoken,
     title,
 )
-from thirtytwo.app.display import TOP, Result, as_csv, as_json, classify, heat_method
+from thirtytwo.app.display import TOP, Result, as_csv, as_json, classify, cut_off, heat_method
 from thirtytwo.app.frame import announce
 from thirtytwo.app.images import image_input
 from thirtytwo.app.library import Entry, info_of, load_classifier, warm_up
@@ -36,7 +36,7 @@ _MAX_SPOKEN = 3
 
 def show() -> None:
     """Show the page."""
-    title("Classify images", "Drop images below, or paste one with Ctrl+V. No data leaves this computer.")
+    title("Classify images", "Add images below. No data leaves this computer.")
     entry = choose_model()
     show_vocabulary(info_of(entry), examples(entry))
     images = image_input(entry)
@@ -54,18 +54,25 @@ def show() -> None:
     look_twice.explain([entry], results)
     if len(results) == 1:
         cards(entry, images, results, top, heat=heat)
+        matched = results
     else:
         st.markdown(f"{counts(results)}.")
-        _show_many(entry, images, results, top, heat=heat)
-    downloads(entry, images, results, min(TOP, classes))
+        matched = _show_many(entry, images, results, top, heat=heat)
+    downloads(entry, images, results, min(TOP, classes), matched)
 
 
-def _show_many(entry: Entry, images: Sequence[InputImage], results: Sequence[Result], top: int, *, heat: bool) -> None:
-    """Show several images as cards, in a grid or in a table; many can be filtered and sorted."""
+def _show_many(
+    entry: Entry, images: Sequence[InputImage], results: Sequence[Result], top: int, *, heat: bool
+) -> list[Result]:
+    """Show several images as cards, in a grid or in a table; many can be filtered and sorted.
+
+    Returns those that match the filters, in their order.
+    """
     criteria = Criteria()
     if len(results) >= many.FILTERED_FROM:
-        many.show_tally(results)
-        criteria = many.choose(results)
+        with many.folded_on_phones():
+            many.show_tally(results)
+            criteria = many.choose(results)
     default = many.CARDS
     view = st.segmented_control("View", many.VIEWS, default=default, required=True, key="view", persist_state="session")
     places = matching(results, criteria)
@@ -73,15 +80,24 @@ def _show_many(entry: Entry, images: Sequence[InputImage], results: Sequence[Res
         st.caption(f"{len(places):,} of {counted(len(results), 'image')}")
     if not places:
         st.info("No image matches these filters.", icon=":material/filter_alt:")
-        return
+        return []
     some, found = [images[place] for place in places], [results[place] for place in places]
     key = f"shown-{hash(criteria)}"
+    if view != many.CARDS and _any_is_cut(entry, found):
+        st.caption("The model looks at the central square of each image. A click on an image shows it.")
     if view == many.TABLE:
         results_table(found, key)
     elif view == many.GRID:
         many.grid(entry, some, found, key, heat=heat)
     else:
         cards(entry, some, found, top, heat=heat, key=key)
+    return found
+
+
+def _any_is_cut(entry: Entry, results: Sequence[Result]) -> bool:
+    """Whether the model leaves out a part of any image."""
+    rule = info_of(entry).resize
+    return any(isinstance(one, Prediction) and cut_off(one.width, one.height, rule) for one in results)
 
 
 def cards(
@@ -90,7 +106,7 @@ def cards(
     """Show each image with its prediction, a page at a time."""
     pager = Pager(len(images), IMAGES_PER_PAGE, f"{key}-page-{len(images)}")
     shown = list(zip(images, results, strict=True))[pager.show()]
-    for image, result, rendered in many.rendered(entry, shown, key, heat=heat):
+    for image, result, rendered in many.rendered(entry, shown, key, heat=heat, mark=True):
         with st.container(border=True):
             if isinstance(result, UnreadableImage):
                 st.warning(as_markdown(result.error), icon=":material/broken_image:")
@@ -108,19 +124,23 @@ def results_table(results: Sequence[Result], key: str = "table") -> None:
     pager.show_again()
 
 
-def downloads(entry: Entry, images: Sequence[InputImage], results: Sequence[Result], top: int) -> None:
-    """Show buttons to download the results of all images, whichever of them are shown."""
+def downloads(
+    entry: Entry,
+    images: Sequence[InputImage],
+    results: Sequence[Result],
+    top: int,
+    matched: Sequence[Result] | None = None,
+) -> None:
+    """Show buttons to download the results of all images, and those that match the filters, if these leave some out."""
+    some = len(results) if matched is None else len(matched)
+    of_all = f" (all {len(results):,})" if len(results) > 1 else ""
     with st.container(horizontal=True, key="downloads"):
         button = partial(st.download_button, on_click="ignore", icon=":material/download:")
-        button(
-            "CSV",
-            as_csv(results, top),
-            "predictions.csv",
-            "text/csv",
-            key="csv",
-            help="One row per image, of all images",
-        )
-        button("JSON", as_json(results, top), "predictions.json", "application/json", key="json")
+        if matched and some < len(results):
+            file = "predictions-filtered.csv"
+            button(f"CSV ({some:,} as filtered)", as_csv(matched, top), file, "text/csv", key="csv-filtered")
+        button(f"CSV{of_all}", as_csv(results, top), "predictions.csv", "text/csv", key="csv", help="One row per image")
+        button(f"JSON{of_all}", as_json(results, top), "predictions.json", "application/json", key="json")
         many.offer_heatmaps(entry, images, results)
     many.prepare_heatmaps(entry, images, results)
 

@@ -8,6 +8,7 @@ import streamlit as st
 
 from thirtytwo.app import library
 from thirtytwo.app.components import show_error, title
+from thirtytwo.app.folder_field import entered, show_chooser
 from thirtytwo.app.views import reviews
 from thirtytwo.app.views.checked_data import CheckedData, check_data, recent_checks
 from thirtytwo.app.views.findings import show_findings
@@ -82,13 +83,19 @@ def _show_form() -> None:
             "Also look for wrong labels, which takes minutes", key=reviews.THOROUGH, persist_state="session"
         )
         wanted = st.form_submit_button("Check", type="primary", icon=":material/fact_check:", key="doctor-check")
+    show_chooser(reviews.SPEC)
     if not wanted or not spec.strip():
         return
-    if not reviews.may_check(spec.strip()):
+    try:
+        spec = entered(spec)
+    except ThirtytwoError as error:
+        show_error(error)
+        return
+    if not reviews.may_check(spec):
         st.error(f"From another computer, only known data sets can be checked: {_known_names()}.")
         st.stop()
     try:
         with st.spinner("Checking …", show_time=True):
-            st.session_state[_CHECKED] = check_data(spec.strip(), thorough=thorough)
+            st.session_state[_CHECKED] = check_data(spec, thorough=thorough)
     except ThirtytwoError as error:  # what was checked before stays on the page, with its name
         show_error(error)

@@ -13,6 +13,7 @@ import streamlit as st
 
 from thirtytwo.app import library
 from thirtytwo.app.components import image_grid, percent_column, title, with_percentages
+from thirtytwo.app.folder_field import entered, show_chooser
 from thirtytwo.app.folds import NOTE, cross_validations, is_cross_validation, show_folds, show_mean
 from thirtytwo.app.frame import announce
 from thirtytwo.app.opened_runs import has_predictions, just_opened, opened_runs, show_path_form
@@ -365,15 +366,17 @@ def _show_data() -> None:
             help="A folder with one folder of images per class, a CSV file, or the name of a known data set",
         )
         wanted = st.form_submit_button("Show")
+    show_chooser("data-spec")
     if not spec.strip():
         st.info(f"Enter a folder with one folder per class, or one of {known}.", icon=":material/folder_open:")
         return
+    spec = entered(spec)
     if not library.settings.is_local and spec.partition("?")[0] not in DATASETS.names():
         st.error(f"From another computer, only known data sets can be shown: {known}.")
         return
     if wanted:  # its files may have changed since it was shown
-        _load_dataset.clear(spec.strip())
-    data = _load_dataset(spec.strip())
+        _load_dataset.clear(spec)
+    data = _load_dataset(spec)
     _show_overview(data)
     _show_samples(data, spec.strip())
     st.subheader("Classes", anchor=False)

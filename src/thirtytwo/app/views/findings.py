@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import streamlit as st
 
-from thirtytwo.app.advice import what_to_do, what_was_found, why_it_matters
+from thirtytwo.app.advice import in_technical_terms, title_of, what_to_do, what_was_found, why_it_matters
 from thirtytwo.app.frame import announce
 from thirtytwo.app.problems import plain
 from thirtytwo.app.views.checked_data import CheckedData
@@ -30,7 +30,7 @@ def show_findings(checked: CheckedData) -> None:
     announce(verdict(diagnosis))
     for check, findings in by_check(diagnosis.findings).items():
         severity, amount = findings[0].severity, extent(findings)
-        heading = f"{capitalized(severity)}: {check.title}" + (f", {amount}" if amount else "")
+        heading = f"{capitalized(severity)}: {title_of(check, findings)}" + (f", {amount}" if amount else "")
         with st.expander(as_markdown(heading), icon=_ICONS[severity]):
             _show_section(check, findings, diagnosis.subject, checked.images.get(check.code, ""))
             for place in checked.places.get(check.code, ()):
@@ -51,7 +51,8 @@ def _show_section(check: type[Check], findings: Sequence[Finding], subject: Subj
     for advice in dict.fromkeys(what_to_do(finding, subject) for finding in some):
         if advice:
             st.markdown(f"**What to do.** {sentence(advice)}")
-    st.caption(f"Check {as_markdown(check.code)} of the documentation")
+    terms = " ".join(dict.fromkeys(filter(None, map(in_technical_terms, some))))
+    st.caption(f"Technical details: {sentence(terms)} Check {as_markdown(check.code)} of the documentation.")
     if images:
         st.html(images)
 

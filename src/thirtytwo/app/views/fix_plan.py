@@ -11,8 +11,9 @@ import streamlit as st
 from thirtytwo.app import library
 from thirtytwo.app.components import show_error
 from thirtytwo.app.decisions import place_of
+from thirtytwo.app.folder_field import entered
 from thirtytwo.app.navigation import open_page
-from thirtytwo.app.views.train import DATA
+from thirtytwo.app.views.train import DATA, train_with
 from thirtytwo.data.fixes import Fix, FixPlan, encode_fix_plan
 from thirtytwo.data.repair import write_fixed
 from thirtytwo.data.types import DATASETS
@@ -45,6 +46,7 @@ def show_plan(review: Review) -> None:
     else:
         st.caption(f"{counted(len(plan.fixes), 'image')}: {counts}.")
         if library.settings.is_local:
+            _offer_training(spec, plan)
             _offer_copy(spec, plan)
     st.download_button(
         "Download the list of fixes (CSV)",
@@ -83,6 +85,16 @@ def copy_folder(spec: str) -> Path:
     return free_path(folder.with_name(f"{folder.name}-fixed"))
 
 
+def _offer_training(spec: str, plan: FixPlan) -> None:
+    """Lead to the page Train with these fixes, without a copy of the data."""
+    if st.button("Train with these fixes", type="primary", key="plan-train", icon=":material/model_training:"):
+        try:
+            with st.spinner("Checking the data …", show_time=True):
+                train_with(spec, plan)
+        except ThirtytwoError as error:
+            show_error(error)
+
+
 def _offer_copy(spec: str, plan: FixPlan) -> None:
     """Let the user write a copy of the data with the fixes, and train on it."""
     with st.form("copy-form", border=False):
@@ -96,7 +108,7 @@ def _offer_copy(spec: str, plan: FixPlan) -> None:
     if wanted and text.strip():
         try:
             with st.spinner("Copying …", show_time=True):
-                out = expand_home(text.strip()).absolute()
+                out = expand_home(entered(text)).absolute()
                 content = encode_fix_plan(plan)
                 written = write_fixed(spec, replace(plan, content=content), out, data_root=library.settings.data_root)
             st.session_state[_COPY] = _Copy(spec, out, written.images, written.notes, plan.fixes)

@@ -7,7 +7,8 @@ import io
 import streamlit as st
 
 from thirtytwo.app import library
-from thirtytwo.app.components import SURE, UNKNOWN, title
+from thirtytwo.app.certainty import SURE
+from thirtytwo.app.components import UNKNOWN, title
 from thirtytwo.app.decisions import MAX_KEPT
 from thirtytwo.app.look_twice import LABEL
 from thirtytwo.app.settings import IMAGE_MB

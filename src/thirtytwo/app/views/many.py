@@ -52,6 +52,15 @@ def show_tally(results: Sequence[Result]) -> None:
     st.html(f'<div class="tt-tally" role="region" aria-label="Images by class">{bars(rows)}</div>')
 
 
+@contextmanager
+def folded_on_phones() -> Iterator[None]:
+    """A place for counts and filters; on phones a switch opens it, so that the first answer is in sight."""
+    with st.container(key="filters-switch"):
+        opened = st.toggle("Counts and filters", key="filters-open", persist_state="session")
+    with st.container(key="filters-opened" if opened else "filters-closed"):
+        yield
+
+
 def _apart(kind: str) -> bool:
     return kind in (chosen.UNKNOWN, chosen.UNREADABLE)
 
@@ -81,11 +90,11 @@ def _named(counts: dict[str, int], name: str) -> str:
 
 
 def rendered(
-    entry: Entry, shown: Sequence[tuple[InputImage, Result]], key: str, *, heat: bool
+    entry: Entry, shown: Sequence[tuple[InputImage, Result]], key: str, *, heat: bool, mark: bool = False
 ) -> Iterator[tuple[InputImage, Result, Rendered | None]]:
     """Render images one after another, None for unreadable ones; heatmaps show their progress and can be canceled.
 
-    An image whose file is gone since it was classified is unreadable, too.
+    An image whose file is gone since it was classified is unreadable, too. `mark` as in `render`.
     """
     heatmaps = sum(isinstance(result, Prediction) for _, result in shown) if heat else 0
     with _progress(heatmaps, key, _cancel_heat) as advance:
@@ -93,7 +102,7 @@ def rendered(
             found = None
             if isinstance(result, Prediction):
                 try:
-                    found = render(entry, image, heat=heat)
+                    found = render(entry, image, heat=heat, mark=mark)
                 except ImageError as error:
                     result = UnreadableImage(image.name, f"{plain(error.message)} Add it again.")
             advance()
@@ -174,9 +183,11 @@ def offer_heatmaps(entry: Entry, images: Sequence[InputImage], results: Sequence
     elif prepared is not None:
         button("Download heatmaps (ZIP)", prepared.path.read_bytes, key="zip-file", type="primary")
     else:
-        st.button("Heatmaps (ZIP)", key="zip-all", on_click=_want_zip, icon=":material/folder_zip:")
+        st.button(f"Prepare {count:,} heatmaps (ZIP)", key="zip-all", on_click=_want_zip, icon=":material/folder_zip:")
+        note = "This takes a while; the button to download the file then stands here."
         if _ZIP in st.session_state:
-            st.caption("The file that was prepared is out of date: images or answers have changed.", width="content")
+            note = "The file that was prepared is out of date: images or answers have changed."
+        st.caption(note, width="content")
 
 
 def prepare_heatmaps(entry: Entry, images: Sequence[InputImage], results: Sequence[Result]) -> None:

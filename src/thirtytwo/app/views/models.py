@@ -13,6 +13,7 @@ import streamlit as st
 from thirtytwo.app import library
 from thirtytwo.app.about_models import suits, technical_details
 from thirtytwo.app.components import describe, require_model, show_error, show_gone_model, title
+from thirtytwo.app.folder_field import entered
 from thirtytwo.app.folds import cross_validations, offer_report, show_cross_validation
 from thirtytwo.app.library import (
     Entry,
@@ -150,7 +151,7 @@ def _add_path() -> None:
 
 
 def _model_at(text: str) -> Entry:
-    path = find_model(text)
+    path = find_model(entered(text))
     read_info(path)
     return add_model(model_name(path), path, f"from {path}")
 

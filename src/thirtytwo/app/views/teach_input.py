@@ -6,6 +6,7 @@ import io
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from pathlib import Path
 from typing import TypeVar
 
 import streamlit as st
@@ -53,7 +54,10 @@ def show_ways() -> None:
 
 def _show_folder() -> None:
     with st.container(border=True, key="class-folders"):
-        st.markdown("Each subfolder becomes a class with the name of the subfolder.")
+        st.markdown(
+            "Each subfolder becomes a class with the name of the subfolder. A folder or a ZIP file of images alone is "
+            "one class."
+        )
         turn = st.session_state.setdefault("folder-turn", 0)
         with st.container(key=f"{FIELD}-folder"):
             files = st.file_uploader(
@@ -90,7 +94,7 @@ def _portions(files: Sequence[Uploaded], archive: Uploaded | None) -> Iterator[P
     if archive is not None:
         opened = open_zip(path_of(archive) or io.BytesIO(content(archive)), archive.name)
         try:
-            found = group_by_class(zip_entries(opened))
+            found = group_by_class(zip_entries(opened), Path(archive.name).stem)
         except InputError:
             opened.close()
             raise

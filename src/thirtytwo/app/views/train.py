@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
+from hashlib import blake2b
 from importlib.util import find_spec
 
 import streamlit as st
 
 from thirtytwo.app import library
+from thirtytwo.app.advice import title_of
 from thirtytwo.app.components import title
+from thirtytwo.app.folder_field import entered, show_chooser
 from thirtytwo.app.jobs import Job, JobStore, jobs_dir
+from thirtytwo.app.navigation import open_page
 from thirtytwo.app.pager import Pager
 from thirtytwo.app.problems import advice_in_app, plain
 from thirtytwo.app.views.training import (
@@ -24,21 +28,25 @@ from thirtytwo.app.views.training import (
     show_running,
 )
 from thirtytwo.config.recipe import Recipe
-from thirtytwo.config.recommend import recommend_recipe
+from thirtytwo.config.recommend import is_small, recommend_recipe
 from thirtytwo.config.resolve import read_recipe_values, recipe_names, resolve_recipe
 from thirtytwo.config.settings import Choice
 from thirtytwo.data.arrays import release_pages
+from thirtytwo.data.fixes import FixPlan, encode_fix_plan
 from thirtytwo.data.load import survey
 from thirtytwo.data.survey import Survey
 from thirtytwo.data.types import DATASETS
 from thirtytwo.doctor.diagnose import Diagnosis, diagnose
 from thirtytwo.doctor.page import by_check, extent, verdict
+from thirtytwo.errors import OutputError
+from thirtytwo.fewshot import MOST_CLASSES
+from thirtytwo.io import create_directory, write_bytes
 from thirtytwo.run_paths import default_path
-from thirtytwo.text import as_markdown, as_printable, capitalized
+from thirtytwo.text import as_markdown, as_printable, capitalized, counted
 
 _LIBRARIES = ("torch", "torchvision", "lightning", "timm", "psutil")
 """Modules without which nothing can be trained."""
-INSTALL = 'pip install "thirtytwo[train]"'
+INSTALL = 'pip install ".[train]"'
 WHICH_PAGE = (
     "This page or Add classes? Use this page for many images, hundreds of each class, in a folder on this computer: "
     "it takes minutes to hours, and measures the accuracy on images that it set aside. For up to 200 images of each "
@@ -47,8 +55,11 @@ WHICH_PAGE = (
 DATA = "train-data"
 """Key of the field for the data."""
 _CHECKED = "data to train on"
+_PLAN, _PLANS = "fixes to train with", "plans"
 _UNREADABLE = "T201"
 _EARLIER_PER_PAGE = 10
+_FEW = 100
+"""Mean number of images of a class up to which the page Add classes is suggested."""
 _MAX_CHECKS = 8
 _ICONS = {"error": ":material/error:", "warning": ":material/warning:", "note": ":material/info:"}
 _WEIGHTS = {
@@ -89,6 +100,7 @@ class _Options:
     seed: int = 0
     weights: str = ""
     skip_unreadable: bool = False
+    plan: str = ""
 
     @property
     def arguments(self) -> list[str]:
@@ -98,7 +110,8 @@ class _Options:
         found += [] if self.limit is None else ["--limit-train", str(self.limit)]
         found += [] if self.seed == 0 else ["--seed", str(self.seed)]
         found += ["--set", f"train.class_weights={self.weights}"] if self.weights else []
-        return found + (["--skip-unreadable"] if self.skip_unreadable else [])
+        found += ["--skip-unreadable"] if self.skip_unreadable else []
+        return found + (["--apply", self.plan] if self.plan else [])
 
 
 def show() -> None:
@@ -142,7 +155,7 @@ def _can_train() -> bool:
     if missing:
         st.warning(
             f"Training needs PyTorch and other libraries, which are not installed: {', '.join(missing)} is missing. "
-            "Install them in a terminal, then start the app again:",
+            "Install them in a terminal, in the folder of thirtytwo's repository, then start the app again:",
             icon=":material/download:",
         )
         st.code(INSTALL, language="bash")
@@ -164,10 +177,11 @@ def _show_form() -> None:
         wanted = st.form_submit_button(
             "Check this data", type="primary", icon=":material/fact_check:", key="train-check"
         )
+    show_chooser(DATA)
     if wanted and spec.strip():
         st.session_state.pop(_CHECKED, None)
         with st.spinner("Checking the data …", show_time=True):
-            st.session_state[_CHECKED] = _check(spec.strip())
+            st.session_state[_CHECKED] = _check(entered(spec))
 
 
 def _check(spec: str) -> _Checked:
@@ -195,7 +209,7 @@ def _check(spec: str) -> _Checked:
 def _lines(diagnosis: Diagnosis) -> tuple[str, ...]:
     """The findings of each check in a line of Markdown."""
     return tuple(
-        f"{_ICONS[findings[0].severity]} {as_markdown(f'{capitalized(check.title)}: {extent(findings)}')}"
+        f"{_ICONS[findings[0].severity]} {as_markdown(f'{capitalized(title_of(check, findings))}: {extent(findings)}')}"
         for check, findings in by_check(diagnosis.findings).items()
     )
 
@@ -223,6 +237,7 @@ def _show_options(store: JobStore, checked: _Checked) -> None:
     _show_recipe(checked, options, recipe)
     with st.expander("Options", key="train-options"):
         options = _choose_options(checked, options, recipe)
+    options = replace(options, plan=_choose_plan(checked.spec))
     name = options.recipe or checked.recommended.value
 
     def start() -> None:
@@ -234,6 +249,7 @@ def _show_options(store: JobStore, checked: _Checked) -> None:
         "Start training", type="primary", key="train-start", icon=":material/play_arrow:", on_click=guarded(start)
     )
     with st.expander("The same in a terminal"):
+        st.caption(as_markdown(f"{checked.recommended.value} is recommended for {checked.recommended.reason}."))
         st.code(as_printable(_command(checked.spec, options)), language="bash", wrap_lines=True)
 
 
@@ -265,7 +281,22 @@ def _resolved(checked: _Checked, options: _Options) -> Recipe:
 def _show_recipe(checked: _Checked, options: _Options, recipe: Recipe) -> None:
     st.markdown(as_markdown(recipe.description))
     name = "" if options.recipe is None else f": {checked.recommended.value}"
-    st.caption(as_markdown(f"Recommended{name}, because the data has {checked.recommended.reason}."))
+    found, size = checked.survey, "small images" if is_small(checked.survey.side) else "photographs"
+    st.caption(as_markdown(f"Recommended{name}, because the data has {found.images:,} {size}."))
+    if found.classes <= MOST_CLASSES and found.images <= _FEW * found.classes:
+        _offer_few_shot(found)
+
+
+def _offer_few_shot(found: Survey) -> None:
+    """Say that a faster way suits as few images, with a link to it."""
+    each = round(found.images / found.classes)
+    with st.container(border=True, key="train-few"):
+        st.markdown(
+            f"**With about {counted(each, 'image')} per class, there is a faster way.** The page Add classes makes a "
+            "model in seconds, and estimates its accuracy with all of your images instead of a few that are set aside."
+        )
+        if st.button("Open Add classes", key="train-few-shot", icon=":material/school:"):
+            open_page("Add classes")
 
 
 def _choose_options(checked: _Checked, options: _Options, recipe: Recipe) -> _Options:
@@ -289,11 +320,11 @@ def _choose_options(checked: _Checked, options: _Options, recipe: Recipe) -> _Op
         help="Fewer images make a quick trial. Each class keeps its share.",
     )
     seed = left.number_input(
-        "Seed",
+        "Random start",
         min_value=0,
         value=0,
         key=f"train-seed-{checked.spec}",
-        help="Another one gives a slightly different model.",
+        help="Another number gives a slightly different model. Experts call it the seed.",
     )
     weights = right.selectbox("Class weights", list(_WEIGHTS), key=f"train-weights-{checked.spec}")
     skip = st.checkbox(
@@ -303,6 +334,36 @@ def _choose_options(checked: _Checked, options: _Options, recipe: Recipe) -> _Op
         help="Otherwise training stops at the first one.",
     )
     return _Options(options.recipe, epochs, limit, int(seed), _WEIGHTS[weights], skip)
+
+
+def train_with(spec: str, plan: FixPlan) -> None:
+    """Open the page with data and a plan of fixes, which is kept beside the trainings because these may be resumed.
+
+    Raises:
+        OutputError: the plan cannot be written.
+    """
+    content = encode_fix_plan(plan)
+    path = jobs_dir() / _PLANS / f"{blake2b(content, digest_size=8).hexdigest()}.csv"
+    create_directory(path.parent, OutputError, "Allow this user to write there, or make room.")
+    write_bytes(path, content)
+    st.session_state[_PLAN] = (spec, str(path), len(plan.fixes))
+    st.session_state[DATA] = spec
+    st.session_state[_CHECKED] = _check(spec)
+    open_page("Train")
+
+
+def _choose_plan(spec: str) -> str:
+    """Let the user apply the accepted fixes of the page Data, if these are of this data; returns the file, or empty."""
+    of, path, count = st.session_state.get(_PLAN, ("", "", 0))
+    if of != spec:
+        return ""
+    wanted = st.checkbox(
+        f"Apply what you accepted on the page Data, for {counted(count, 'image')}",
+        value=True,
+        key=f"train-plan-{path}",
+        help="The data itself stays as it is.",
+    )
+    return path if wanted else ""
 
 
 def _command(spec: str, options: _Options) -> str:

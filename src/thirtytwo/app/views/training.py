@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import streamlit as st
 
 from thirtytwo.app.components import show_error
@@ -18,13 +20,20 @@ from thirtytwo.app.opened_runs import open_run
 from thirtytwo.app.problems import explained, in_app, is_for_app, plain
 from thirtytwo.app.training_progress import progress_of
 from thirtytwo.errors import ThirtytwoError
+from thirtytwo.fewshot import assess, suggest_next_steps
 from thirtytwo.inference.classifier import model_name
-from thirtytwo.text import as_markdown, as_printable, interval, percent
+from thirtytwo.rundir import RunDir
+from thirtytwo.text import as_markdown, as_printable, capitalized, counted, interval, percent
 
 REFRESH_SECONDS = 2.0
 _KILL_AFTER = 15.0
 """Seconds after which a training that was asked to stop can be ended at once."""
 _LINES = 40
+_TECHNICAL = re.compile(r"recipe \S+, seed \d")
+"""What begins a line of the log that only experts need."""
+_FEW = 100
+"""Number of test images below which the page says that they are few."""
+_COLORS = {"weak": "red", "fair": "orange", "good": "green"}
 _REPORT_HEIGHT = 800
 _KILLED = (
     "The process ended without a message: it was killed, memory ran out, or the computer was switched off. "
@@ -125,11 +134,10 @@ def show_error_of_start() -> None:
 
 def show_log(store: JobStore, job: Job, *, expanded: bool = False) -> None:
     """Show the last lines that a training wrote."""
-    lines = store.log_lines(job, _LINES)
+    lines = [line for line in (plain(one, added=False) for one in store.log_lines(job)) if is_for_app(line)][-_LINES:]
     if lines:
         with st.expander("Last lines of the log", expanded=expanded):
-            text = plain("\n".join(map(as_printable, lines)), added=False)
-            st.code(text, language=None, wrap_lines=True)
+            st.code("\n".join(map(as_printable, lines)), language=None, wrap_lines=True)
 
 
 def _show_progress(job: Job) -> None:
@@ -159,7 +167,7 @@ def _show_curves(job: Job) -> None:
 
 
 def _show_last_line(store: JobStore, job: Job) -> None:
-    lines = filter(is_for_app, store.log_lines(job, _LINES))
+    lines = (line for line in store.log_lines(job, _LINES) if is_for_app(line) and not _TECHNICAL.match(line))
     if last := next(reversed([*lines]), ""):
         st.caption(as_markdown(last))
 
@@ -190,6 +198,8 @@ def _show_result(job: Job) -> None:
         delta_color="off",
         delta_arrow="off",
     )
+    _show_verdict(metrics)
+    _show_next_steps(run)
     with st.container(horizontal=True, key="result-buttons"):
         if st.button("Use this model", type="primary", key="train-use", icon=":material/image_search:"):
             select_model(entry_of(job))
@@ -211,6 +221,31 @@ def _show_result(job: Job) -> None:
         st.caption("This model is in use on the other pages.")
     if st.toggle("Show the report here", key="train-show-report"):
         st.iframe(run.report, height=_REPORT_HEIGHT, alt="Report of the training")
+
+
+def _show_verdict(metrics: Mapping[str, Any]) -> None:
+    """Show in words how much better than guessing the model is, and whether there are too few images to know."""
+    verdict = assess(metrics["accuracy"], [int(one["support"]) for one in metrics["per_class"]])
+    if verdict is not None:
+        word, guessing = verdict.sentence.split("; ")
+        st.markdown(f":{_COLORS[word]}-badge[{capitalized(word)}] · {guessing}")
+    if metrics["n"] < _FEW:
+        st.caption(
+            f"{counted(metrics['n'], 'test image')} are few: on other images, the share of right answers may lie "
+            "anywhere in the interval. More test images narrow it."
+        )
+
+
+def _show_next_steps(run: RunDir) -> None:
+    """Show what would improve the model most, by its predictions on the test images."""
+    predictions = run.read_predictions("test")
+    sizes = np.bincount(predictions.truth, minlength=len(predictions.classes)).tolist()
+    counts = {name: size for name, size in zip(predictions.classes, sizes, strict=True) if size}
+    steps = suggest_next_steps(counts, predictions) if len(counts) == len(sizes) else []
+    lines = "\n".join(f"{number}. {as_markdown(step.sentence)}" for number, step in enumerate(steps, start=1))
+    if lines:
+        with st.container(border=True, key="result-steps"):
+            st.markdown(f"**To improve it**, by the answers for the test images\n\n{lines}")
 
 
 def entry_of(job: Job) -> Entry:
