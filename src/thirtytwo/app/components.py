@@ -12,7 +12,7 @@ import numpy.typing as npt
 import streamlit as st
 
 from thirtytwo.app.about_models import dataset_name, suits
-from thirtytwo.app.certainty import certainty
+from thirtytwo.app.certainty import SURE, certainty
 from thirtytwo.app.display import Rendered, uri
 from thirtytwo.app.library import Entry, entries, gone_model, info_of, select_model, selected_model
 from thirtytwo.app.look_twice import views_note
