@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -77,6 +79,27 @@ def test_probes_are_the_service_s_own() -> None:
     wait = PODS["kubernetes"]["spec"]["terminationGracePeriodSeconds"]
     defaults = {option.name: option.default for option in serve_options()}
     assert (defaults["port"], wait > defaults["timeout"] + 5) == (port["containerPort"], True)
+
+
+def test_pods_without_a_proxy_of_ray_serve_get_no_requests() -> None:
+    """KubeRay sends requests to every worker pod that is ready, and checks the proxy only where there is no probe."""
+    port = yaml.safe_load(ray_service()["serveConfigV2"])["http_options"]["port"]
+    (container,) = PODS["ray-workers"]["spec"]["containers"]
+    python, option, program = container["readinessProbe"]["exec"]["command"]
+    assert (python, option) == ("python", "-c")
+    assert f"http://127.0.0.1:{port}/-/healthz" in program
+    assert container["readinessProbe"]["failureThreshold"] == 1
+    assert "/-/healthz" not in container["livenessProbe"]["exec"]["command"][-1], "a worker may have no replica"
+
+
+@pytest.mark.parametrize("name", ["ray-head", "ray-workers"])
+def test_probes_of_ray_pods_fail_where_nothing_runs(name: str) -> None:
+    (container,) = PODS[name]["spec"]["containers"]
+    for probe in ("readinessProbe", "livenessProbe"):
+        _, *program = container[probe]["exec"]["command"]
+        ended = subprocess.run([sys.executable, *program], capture_output=True, text=True, check=False, timeout=60)
+        assert ended.returncode == 1
+        assert "URLError" in ended.stderr, "it was run, and found nothing there"
 
 
 def test_compose_file_fits_the_specification() -> None:

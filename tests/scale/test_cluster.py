@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import socket
-import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from thirtytwo.cli.main import run_command
 from thirtytwo.errors import ClusterError, MissingExtraError
 from thirtytwo.scale import cluster as module
 from thirtytwo.scale.cluster import Address, open_cluster, parse_address
 
+pytestmark = pytest.mark.timeout(900)
 needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="needs the extra scale")
 
 
@@ -88,6 +92,81 @@ def test_wrong_addresses_are_found_soon(form: str, monkeypatch: pytest.MonkeyPat
             module._check_reachable(parse_address(form.format(unused.getsockname()[1])))
 
 
+@needs_ray
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+@pytest.mark.parametrize(
+    "address",
+    ["rays", "http://127.0.0.1:10001", "10.0.0..1:6379", "ray://10.0.0..1", "127.0.0.1:{}", "ray://127.0.0.1:{}"],
+)
+@pytest.mark.parametrize("verb", ["predict", "serve", "tune"])
+def test_a_wrong_address_is_one_line(
+    verb: str, address: str, colour_model: Path, image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments: dict[str, list[object]] = {
+        "predict": [image_folder, "--out", tmp_path / "out", "--model", colour_model],
+        "serve": ["--model", colour_model, "--port", "0"],
+        "tune": ["digits", "--run", tmp_path / "out"],
+    }
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        on = address.format(unused.getsockname()[1])
+        assert run_command([verb, *map(str, arguments[verb]), "--on", on]) == 2
+    shown = capsys.readouterr()
+    (line,) = [line for line in shown.err.splitlines() if line.startswith("thirtytwo: ")]
+    assert on in line
+    assert shown.out == ""
+    assert not (tmp_path / "out").exists()
+
+
+@needs_ray
+@pytest.mark.slow
+def test_a_cluster_that_does_not_start_here_has_no_wrong_address() -> None:
+    error = module._connection_error(module.import_ray(), Address("any"), Exception("The current node timed out.\n"))
+    assert error.message == "A Ray cluster could not be started on this machine: The current node timed out."
+    assert "address" not in str(error.fix)
+
+
+def test_without_a_home_directory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container whose user has none."""
+    pwd = pytest.importorskip("pwd")
+
+    def unknown(user: int) -> None:
+        raise KeyError(user)
+
+    for name in ("HOME", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    assert not module._has_token()
+
+
+@needs_ray
+@pytest.mark.slow
+def test_lost_work_is_one_sentence_and_bugs_stay() -> None:
+    ray = module.import_ray()
+    errors = ray.exceptions
+    for lost in (errors.RayActorError(), errors.NodeDiedError("The node died.\nMore."), ConnectionError("closed")):
+        with pytest.raises(ClusterError) as caught, module.reported_losses(ray):
+            raise lost
+        assert "\n" not in str(caught.value)
+    lost_there = errors.RayTaskError("work", "Traceback", errors.NodeDiedError("The node died.")).as_instanceof_cause()
+    with pytest.raises(ClusterError, match="The node died"), module.reported_losses(ray):
+        raise lost_there
+    bug = errors.RayTaskError("work", "Traceback", ValueError("a bug")).as_instanceof_cause()
+    with pytest.raises(ValueError, match="Traceback"), module.reported_losses(ray):
+        raise bug
+
+
+@needs_ray
+@pytest.mark.slow
+def test_a_job_is_not_followed_on_a_head_without_cores() -> None:
+    """Such a head may have Ray alone, and is not checked."""
+    module.import_ray()
+    nodes = [{"Alive": True, "Resources": {"CPU": 4.0}, "NodeID": "b" * 56}]
+    nodes.insert(0, {"Alive": True, "Resources": {}, "NodeID": "a" * 56})
+    assert module.on_a_worker(SimpleNamespace(nodes=lambda: nodes)).node_id == "b" * 56
+
+
 @pytest.mark.long
 @pytest.mark.filterwarnings("default")
 def test_workers_without_the_extra(cluster: Any) -> None:
@@ -116,6 +195,16 @@ worker.prepare_init_request_args = lambda *given: (b"of another version", prepar
 """What the head cannot read, before versions are compared."""
 
 
+@pytest.fixture
+def command(image_folder: Path, colour_model: Path, tmp_path: Path) -> Callable[[str], list[object]]:
+    """A command that predicts on the cluster at an address."""
+
+    def predict(on: str) -> list[object]:
+        return ["predict", image_folder, "--on", on, "--out", tmp_path / "out", "--model", colour_model]
+
+    return predict
+
+
 @pytest.mark.long
 @pytest.mark.filterwarnings("default")
 @pytest.mark.parametrize(
@@ -125,50 +214,78 @@ worker.prepare_init_request_args = lambda *given: (b"of another version", prepar
 )
 def test_other_version_than_the_head(
     cluster: Any,
-    image_folder: Path,
-    colour_model: Path,
+    command: Callable[[str], list[object]],
+    mistake: Callable[..., str],
     tmp_path: Path,
-    process_environment: dict[str, str],
     program: str,
     client: bool,
 ) -> None:
-    address = cluster.client if client else cluster.address
-    command = ["predict", image_folder, "--on", address, "--out", tmp_path / "out", "--model", colour_model]
-    ended = subprocess.run(
-        [sys.executable, "-c", program, *map(str, command)],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=process_environment,
-        timeout=120,
-    )
-    assert ended.returncode == 2, ended.stderr
+    line = mistake(*command(cluster.client if client else cluster.address), program=program)
     there = f"Ray {cluster.ray.__version__} and Python {platform.python_version()}"
-    assert f"runs {there}; this process runs Ray 1.2.3 and Python" in ended.stderr, ended.stderr
-    assert f"ray=={cluster.ray.__version__}" in ended.stderr
-    assert "Traceback" not in ended.stderr
+    assert f"runs {there}; this process runs Ray 1.2.3 and Python" in line
+    assert f"ray=={cluster.ray.__version__}" in line
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.long
 @pytest.mark.filterwarnings("default")
 def test_failure_with_the_same_versions_names_its_reason(
-    cluster: Any, image_folder: Path, colour_model: Path, tmp_path: Path, process_environment: dict[str, str]
+    cluster: Any, command: Callable[[str], list[object]], mistake: Callable[..., str]
 ) -> None:
-    program = f"import sys\n{UNREADABLE}\nfrom thirtytwo.cli.main import main\nmain(sys.argv[1:])"
-    command = ["predict", image_folder, "--on", cluster.client, "--out", tmp_path / "out", "--model", colour_model]
-    ended = subprocess.run(
-        [sys.executable, "-c", program, *map(str, command)],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=process_environment,
-        timeout=120,
-    )
-    assert ended.returncode == 2, ended.stderr
-    assert "UnpicklingError" in ended.stderr
-    assert f"Both run Ray {cluster.ray.__version__}" in ended.stderr
-    assert "Traceback" not in ended.stderr
+    line = mistake(*command(cluster.client), program=UNREADABLE)
+    assert "UnpicklingError" in line
+    assert f"Both run Ray {cluster.ray.__version__}" in line
+
+
+def alive(ray: Any) -> int:
+    """Number of nodes that run."""
+    return sum(node["Alive"] for node in ray.nodes())
+
+
+WITHOUT_ONNX_RUNTIME = "import sys\nsys.modules['onnxruntime'] = None\n"
+OTHER_THIRTYTWO = "Metadata-Version: 2.1\nName: thirtytwo\nVersion: 9.9.9\n"
+
+
+@pytest.mark.long
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize(
+    ("file", "content", "found", "fix"),
+    [
+        ("sitecustomize.py", WITHOUT_ONNX_RUNTIME, "lacks 'onnxruntime'", '"thirtytwo[scale]"'),
+        ("thirtytwo-9.9.9.dist-info/METADATA", OTHER_THIRTYTWO, "has thirtytwo 9.9.9; this process has", "[scale]=="),
+    ],
+    ids=["without the extra", "another version"],
+)
+def test_a_worker_that_cannot_do_the_work(
+    cluster: Any,
+    command: Callable[[str], list[object]],
+    mistake: Callable[..., str],
+    process_environment: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    file: str,
+    content: str,
+    found: str,
+    fix: str,
+) -> None:
+    """The worker is a node whose Python finds other packages."""
+    packages = tmp_path / "packages" / file
+    packages.parent.mkdir(parents=True)
+    packages.write_text(content)
+    place = str(tmp_path / "packages")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([place, process_environment["PYTHONPATH"]]))
+    before = alive(cluster.ray)
+    node = cluster.nodes.add_node(num_cpus=1, object_store_memory=100 * 2**20)
+    monkeypatch.undo()
+    try:
+        line = mistake(*command(cluster.address))
+    finally:
+        cluster.nodes.remove_node(node)
+        while alive(cluster.ray) > before:
+            time.sleep(0.1)
+    assert f"The Ray worker {platform.node()} {found}" in line
+    assert fix in line
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,9 @@ import io
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -16,8 +18,9 @@ from thirtytwo.errors import DataError, OutputError
 pytest.importorskip("pyarrow")
 pytest.importorskip("fsspec", reason="needs the extra scale")
 
-from thirtytwo.scale.job import PREDICTIONS, Request, make_request, start_or_continue
+from thirtytwo.scale.job import ERRORS, PREDICTIONS, Request, finished, make_request, start_or_continue
 from thirtytwo.scale.store import Store, open_store
+from thirtytwo.scale.worker import images_of
 
 
 @pytest.fixture
@@ -60,7 +63,7 @@ def test_force_keeps_the_results_if_there_is_nothing_to_classify(
     assert files(done) == before
 
 
-@pytest.mark.parametrize("name", ["notes.txt", f"{PREDICTIONS}/summary.csv"])
+@pytest.mark.parametrize("name", ["notes.txt", f"{PREDICTIONS}/summary.csv", f"{ERRORS}/mine.csv"])
 def test_force_keeps_the_results_if_there_are_other_files(
     name: str, done: Store, request_for: Callable[..., Request]
 ) -> None:
@@ -70,6 +73,87 @@ def test_force_keeps_the_results_if_there_are_other_files(
         start_or_continue(done, request_for("images"), force=True)
     assert name in caught.value.message
     assert files(done) == before
+
+
+@pytest.mark.parametrize("name", [f"{PREDICTIONS}/summary.csv", f"{PREDICTIONS}/_SUCCESS"])
+def test_other_files_beside_the_parts_are_no_parts(name: str, done: Store, request_for: Callable[..., Request]) -> None:
+    done.write(name, lambda stream: stream.write(b"of another program"))
+    start_or_continue(done, request_for("images"))
+    assert finished(done) == {"part-00000.parquet"}
+
+
+@pytest.mark.parametrize("removed", range(4))
+def test_force_that_is_killed_leaves_a_job_that_can_be_started_again(
+    removed: int, done: Store, request_for: Callable[..., Request]
+) -> None:
+    """No part of the earlier job is left where the new one has none, whichever file was the last to be removed."""
+    for name in (f"{ERRORS}/part-00000.parquet", f"{ERRORS}/part-00001.parquet"):
+        done.write(name, lambda stream: stream.write(b"rows"))
+
+    class Killed(Exception):
+        """The end of the process."""
+
+    class Files:
+        """The file system, in which a number of files can be removed."""
+
+        left = removed
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(done.filesystem, name)
+
+        def delete_file(self, path: str) -> None:
+            if not self.left:
+                raise Killed
+            self.left -= 1
+            done.filesystem.delete_file(path)
+
+    with pytest.raises(Killed):
+        start_or_continue(replace(done, filesystem=Files()), request_for("images/1.png"), force=True)
+    if done.kind("job.json"):
+        with pytest.raises(OutputError, match="another command"):
+            start_or_continue(done, request_for("images/1.png"))
+        assert start_or_continue(done, request_for("images"))[0].images == 4
+    job, _, plan = start_or_continue(done, request_for("images/1.png"), force=True)
+    assert plan is not None
+    assert job.images == 1
+    assert not done.names(PREDICTIONS) + done.names(ERRORS)
+
+
+def test_a_folder_that_was_moved_is_continued_where_it_is(done: Store, request_for: Callable[..., Request]) -> None:
+    Path(done.root).rename("moved")
+    request = replace(request_for("images"), out=str(Path("moved").resolve()))
+    store = open_store(request.out)
+    job, _, plan = start_or_continue(store, request)
+    assert plan is None
+    assert job.request.out == store.root
+    assert finished(store) == {"part-00000.parquet"}
+
+
+def test_passwords_of_addresses_are_in_no_file_and_no_message(
+    remote: Any, request_for: Callable[..., Request], tmp_path: Path
+) -> None:
+    request_for("images")
+
+    def ask(password: str, source: str = "images") -> Request:
+        place = f"remote://user:{password}@host{tmp_path}"
+        out = f"{place}/out?token={password}&region=here"
+        return make_request([f"{place}/{source}"], out, tmp_path / "model.onnx", "model", 5, absolute=True)
+
+    store = open_store(ask("secret").out)
+    job, shards, _ = start_or_continue(store, ask("secret"))
+    assert store.address == f"remote://host{tmp_path}/out?region=here"
+    assert {"job.json", "shards.parquet"} <= set(files(store))
+    assert not [name for name, content in files(store).items() if b"secret" in content]
+    names = [image.file for image in images_of(job, shards[0]) if not isinstance(image, Path)]
+    assert names == [f"remote://host{tmp_path}/images/{number}.png" for number in range(4)]
+    again, _, plan = start_or_continue(store, ask("renewed"))
+    assert plan is None
+    assert again.root == ask("renewed").source[0], "workers need the password"
+    assert again.request.out == ask("renewed").out
+    with pytest.raises(OutputError) as caught:
+        start_or_continue(store, ask("secret", "more"))
+    assert "more" in str(caught.value)
+    assert "secret" not in str(caught.value)
 
 
 def test_force_starts_again(done: Store, request_for: Callable[..., Request]) -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +28,14 @@ pytest.importorskip("ray", reason="needs the extra scale")
 parquet = pytest.importorskip("pyarrow.parquet")
 arrow = pytest.importorskip("pyarrow")
 
-from thirtytwo.scale.predict import Progress, predict_on_cluster  # noqa: E402
+from thirtytwo.scale.predict import ATTEMPTS, Progress, predict_on_cluster  # noqa: E402
 
-pytestmark = [pytest.mark.long, pytest.mark.filterwarnings("default")]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(900), pytest.mark.filterwarnings("default")]
 
 Rows = Callable[..., list[dict[str, Any]]]
 COUNT, BROKEN = 60, 17
+SECONDS = 600.0
+"""Longest time for what is sure to happen."""
 
 
 @pytest.fixture(scope="session")
@@ -172,28 +177,108 @@ def test_killed_command_is_continued(
     out = tmp_path / "out"
     command = [sys.executable, "-c", KILLED, str(photographs), str(out), str(colour_model), cluster.address]
     with subprocess.Popen(command, env=process_environment, cwd=Path.cwd()) as process:
-        wait_until(lambda: len(list(out.glob("predictions/part*"))) >= 3)
-        with pytest.raises(RunError):  # one command at a time
-            predict(cluster, photographs, out, colour_model, size=1)
-        process.kill()
-    before = {part.name: part.stat().st_mtime_ns for part in out.glob("predictions/part*")}
-    assert 3 <= len(before) < COUNT
+        try:
+            wait_until(lambda: finished_parts(out) or process.poll() is not None)
+            assert process.poll() is None, "the command ended by itself"
+            stopped = workers()
+            for worker in stopped:  # so that the command is not ready before it is killed
+                worker.suspend()
+            with pytest.raises(RunError):  # one command at a time
+                predict(cluster, photographs, out, colour_model, size=1)
+        finally:
+            process.kill()
+    before = finished_parts(out)
+    assert 0 < len(before) < COUNT
     (out / "predictions" / ".part-00059.parquet.0123abcd").write_bytes(b"PAR1")  # half-written
-    wait_until(lambda: not workers())
+    for worker in stopped:
+        with suppress(psutil.NoSuchProcess):
+            worker.resume()
+    wait_until(lambda: not any(map(is_worker, stopped)))
     done = predict(cluster, photographs, out, colour_model, size=1)
     assert done.earlier >= len(before)
     assert done.done == COUNT
     assert read_rows(out) == plain(photographs, colour_model)[0]
-    after = {part.name: part.stat().st_mtime_ns for part in out.glob("predictions/*")}
+    after = finished_parts(out)
     assert {name: after[name] for name in before} == before
     assert not list(out.glob("predictions/.part*"))
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
-    end = time.monotonic() + seconds
+def finished_parts(out: Path) -> dict[str, int]:
+    """When each part was written."""
+    return {part.name: part.stat().st_mtime_ns for part in out.glob("predictions/part*")}
+
+
+def wait_until(condition: Callable[[], object]) -> None:
+    """Wait for what is sure to happen: a busy machine may take a minute to start the processes of a command."""
+    end = time.monotonic() + SECONDS
     while not condition():
         assert time.monotonic() < end
-        time.sleep(0.02)
+        time.sleep(0.005)
+
+
+def test_a_worker_that_starts_too_late_does_no_harm(
+    cluster: Any, photographs: Path, colour_model: Path, tmp_path: Path
+) -> None:
+    """One of two cores is in use; the other worker is still busy with the last shards when the late one is canceled."""
+    folder = tmp_path / "many"
+    folder.mkdir()
+    for number in range(12 * COUNT):
+        os.link(photographs / f"photo {number % COUNT}.png", folder / f"{number}.png")
+
+    class Busy:
+        def started(self) -> bool:
+            return True
+
+    busy = cluster.ray.remote(num_cpus=1)(Busy).remote()
+    assert cluster.ray.get(busy.started.remote())
+    done = predict(cluster, folder, tmp_path / "out", colour_model, workers=2, size=6 * COUNT)
+    cluster.ray.kill(busy)
+    assert done.done == 12 * COUNT
+
+
+def test_images_that_end_their_workers_end_the_command(
+    cluster: Any, photographs: Path, colour_model: Path, tmp_path: Path
+) -> None:
+    """Their file is a pipe without a writer; a worker that opens it waits, and is killed, as for lack of memory."""
+    folder = as_parquet(photographs, tmp_path / "tables")
+    file = folder / "train-0.parquet"
+    content = file.read_bytes()
+    killed: list[int] = []
+    over = threading.Event()
+
+    def kill_readers() -> None:
+        while not over.wait(0.05):
+            for worker in filter(waits_for_a_writer, workers()):
+                killed.append(worker.pid)
+                worker.kill()
+                worker.wait()
+
+    killer = threading.Thread(target=kill_readers, daemon=True)
+
+    def report(progress: Progress) -> None:
+        if not progress.done and not killer.ident:
+            file.unlink()
+            os.mkfifo(file)
+            killer.start()
+
+    try:
+        with pytest.raises(ClusterError, match="lost the work") as caught:
+            predict(cluster, folder, tmp_path / "out", colour_model, size=20, report=report)
+    finally:
+        over.set()
+        killer.join(10)
+    assert "\n" not in str(caught.value)
+    assert len(killed) == ATTEMPTS + 1
+    file.unlink()
+    file.write_bytes(content)
+    assert predict(cluster, folder, tmp_path / "out", colour_model, size=20).done == COUNT
+
+
+def waits_for_a_writer(process: psutil.Process) -> bool:
+    """Whether a process opens a pipe."""
+    with suppress(OSError):
+        return "wait_for_partner" in {place.read_text() for place in Path(f"/proc/{process.pid}/task").glob("*/wchan")}
+    return False
 
 
 def test_outside_of_the_cluster(
@@ -202,18 +287,10 @@ def test_outside_of_the_cluster(
     cluster: Any,
     tmp_path: Path,
     read_rows: Rows,
-    process_environment: dict[str, str],
+    thirtytwo_process: Callable[..., subprocess.CompletedProcess[str]],
 ) -> None:
     out = tmp_path / "out"
-    command = ["predict", photographs, "--on", cluster.client, "--out", out, "--model", colour_model]
-    ended = subprocess.run(
-        [sys.executable, "-m", "thirtytwo", *map(str, command)],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=process_environment,
-        timeout=240,
-    )
+    ended = thirtytwo_process("predict", photographs, "--on", cluster.client, "--out", out, "--model", colour_model)
     assert ended.returncode == 2, ended.stderr  # one image cannot be read
     assert "1 of 60" in ended.stderr
     assert ended.stdout.splitlines()[-1] == str(out)
@@ -243,6 +320,18 @@ def test_command_and_its_errors(
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "file").touch()
     (tmp_path / "empty").mkdir()
+    left = tmp_path / "left"
+    for folder, name, content in (
+        ("parts alone", "predictions/part-00000.parquet", b"PAR1"),
+        ("job", "job.json", b'{"request": {"source": ['),
+        ("errors", "errors/part-00000.parquet", b"PAR1"),
+    ):
+        (left / folder / name).parent.mkdir(parents=True)
+        (left / folder / name).write_bytes(content)
+    shutil.copytree(out, left / "shards")
+    (left / "shards" / "shards.parquet").write_bytes(b"PAR1")
+    shutil.copytree(out, left / "part")
+    (left / "part" / "predictions" / "part-00000.parquet").write_bytes(b"PAR1")
     for arguments, named in (
         ((image_folder, *model), "--out"),
         ((image_folder, *model, "--out", out, "--format", "json"), "--format"),
@@ -253,6 +342,15 @@ def test_command_and_its_errors(
         ((image_folder, *model, "--out", tmp_path / "other"), "other files"),
         ((image_folder, *model, "--out", tmp_path / "other" / "file"), "is a file"),
         ((image_folder, *model, "--out", tmp_path / "other" / "file" / "below"), "cannot be created"),
+        ((image_folder, *model, "--out", left / "parts alone"), "no job.json of an interrupted prediction"),
+        ((image_folder, *model, "--out", left / "errors"), "no job.json of an interrupted prediction"),
+        ((image_folder, *model, "--out", left / "job"), "job.json is damaged"),
+        ((image_folder, *model, "--out", left / "shards", "--top", "2"), "shards.parquet is damaged"),
+        ((image_folder, *model, "--out", left / "part", "--top", "2"), "part-00000.parquet is damaged"),
+        (("nostore://bucket/images", *model, "--out", tmp_path / "new"), "nostore"),
+        ((image_folder, *model, "--out", "nostore://bucket/out"), "nostore"),
+        ((f"local://{tmp_path}/none", *model, "--out", tmp_path / "new"), "nothing at"),
+        (("@none.txt", *model, "--out", tmp_path / "new"), "none.txt"),
     ):
         code, shown = run(*arguments)
         assert code == 2, shown

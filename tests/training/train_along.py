@@ -2,13 +2,19 @@
 
     python train_along.py FOLDER PROCESSES
 
-The network has no BatchNorm and no dropout and images are not augmented, so that both ways compute the same.
+The network has no BatchNorm and no dropout and images are not augmented, so that both ways compute the same. Weights
+and gradients are float64. In float32, gradients of a batch and of its halves differ by 1e-6 of the largest; as soon as
+max-pooling or ReLU is on the other side of an edge because of that, by 1e-3 and more; after Muon's large steps by half.
+
+Two processes also train with `DEFECTS`, so that the comparison can be shown to find them.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +27,13 @@ from thirtytwo.config.resolve import resolve_recipe
 from thirtytwo.data.load import load_dataset
 from thirtytwo.models.base import MODELS, Network
 from thirtytwo.rundir import RunDir
+from thirtytwo.training.batches import Batches
 from thirtytwo.training.fit import fit
-from thirtytwo.training.hardware import choose_hardware
+from thirtytwo.training.hardware import Hardware, choose_hardware
 from thirtytwo.training.launch import joined
+from thirtytwo.training.module import ClassifierModule
+from thirtytwo.training.processes import Processes, current
+from thirtytwo.training.strategy import ChangingDDP
 
 BASE: dict[str, Any] = {
     "model.name": "convolutions",
@@ -60,7 +70,7 @@ class Convolutions(Network):
         self.unused = nn.Parameter(torch.zeros(3))
 
     def forward_features(self, images: Tensor) -> Tensor:
-        return F.relu(self.body(F.max_pool2d(F.relu(self.stem(images)), 2)))
+        return F.relu(self.body(F.max_pool2d(F.relu(self.stem(images.to(self.stem.weight.dtype))), 2)))
 
     def pool(self, maps: Tensor) -> Tensor:
         return maps.mean(dim=(2, 3))
@@ -83,7 +93,51 @@ class Convolutions(Network):
 
 def build(classes: int, options: Mapping[str, Any]) -> Convolutions:
     torch.manual_seed(0)
-    return Convolutions(classes)
+    return Convolutions(classes).double()
+
+
+@dataclass(frozen=True)
+class Exact(Hardware):
+    """Hardware on which Muon computes in float64, too."""
+
+    @property
+    def matrix_arithmetic(self) -> torch.dtype:
+        return torch.float64
+
+
+def _order_of_its_own(batches: Batches, generator: torch.Generator) -> Tensor:
+    return _order(batches, generator.manual_seed(generator.initial_seed() + current().rank))
+
+
+def _divided_twice(module: ClassifierModule, batch: tuple[Tensor, Tensor], number: int) -> dict[str, Tensor]:
+    found = _step(module, batch, number)
+    return found | {"loss": found["loss"] / current().world_size}
+
+
+_order, _step = Batches._order, ClassifierModule.training_step
+DEFECTS: dict[str, tuple[type, str, Callable[..., Any]]] = {
+    "no average": (ChangingDDP, "follow_trainable", lambda ddp, has_unused: None),
+    "divided twice": (ClassifierModule, "training_step", _divided_twice),
+    "the same images": (Processes, "share_of", lambda processes, values: values[:: processes.world_size]),
+    "an image less": (Processes, "share_of", lambda self, values: values[self.rank :: self.world_size][1:]),
+    "another order": (Batches, "_order", _order_of_its_own),
+}
+"""For each defect, what is replaced, and by what."""
+
+
+@contextmanager
+def planted(defect: str) -> Iterator[None]:
+    """Have a defect while the block runs; none for an empty name."""
+    if not defect:
+        yield
+        return
+    where, name, instead = DEFECTS[defect]
+    before = getattr(where, name)
+    setattr(where, name, instead)
+    try:
+        yield
+    finally:
+        setattr(where, name, before)
 
 
 def recipe_of(changes: Mapping[str, Any]) -> Recipe:
@@ -94,13 +148,16 @@ def main() -> None:
     folder, count = Path(sys.argv[1]), int(sys.argv[2])
     MODELS._entries["convolutions"] = build
     images = load_dataset("digits", image_size=16, resize="squash", seed=0).train
+    cases = [(name, "") for name in CASES] + [("sgd", defect) for defect in DEFECTS if count > 1]
     with joined(count, None, "cpu", print) as processes:
-        for name, changes in CASES.items():
-            recipe = recipe_of(changes)
+        for name, defect in cases:
+            recipe = recipe_of(CASES[name])
             train, val = images.take(range(640)), images.take(range(640, 741))  # type: ignore[arg-type]
-            run = RunDir(folder / f"{name}-{count}")
+            run = RunDir(folder / f"{defect or name}-{count}")
             run.path.mkdir(exist_ok=True)
-            fitted = fit(recipe, train, val, run, choose_hardware(recipe.train, "cpu"), show=False)
+            hardware = Exact(**vars(choose_hardware(recipe.train, "cpu")))
+            with planted(defect):
+                fitted = fit(recipe, train, val, run, hardware, show=False)
             torch.save(fitted.net.state_dict(), run.path / f"weights-{processes.rank}.pt")
 
 

@@ -67,6 +67,24 @@ def test_without_a_token(run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyt
     assert "hf auth login" in err
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("token", [None, "", "  "])
+def test_without_a_token_a_command_ends_with_one_line(token: str | None, run: Path, tmp_path: Path) -> None:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING"))}
+    home = {"HF_HOME": str(tmp_path / "home"), **({} if token is None else {"HF_TOKEN": token})}
+    ended = subprocess.run(
+        [sys.executable, "-m", "thirtytwo", "push", str(run), "me/colours"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**kept, "PYTHONPATH": str(Path(thirtytwo.__file__).parent.parent), **home},
+        timeout=120,
+    )
+    assert (ended.returncode, ended.stdout) == (2, ""), ended.stderr
+    assert ended.stderr.startswith(f"thirtytwo: {NO_TOKEN} ")
+    assert len(ended.stderr.splitlines()) == 1
+
+
 def test_without_a_network(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.get_token", lambda: "token")
     with pytest.raises(OfflineError):

@@ -15,11 +15,12 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from thirtytwo.errors import ClusterError, require
+from thirtytwo.io import expand_home
 from thirtytwo.machine import package_version
+from thirtytwo.text import first_line
 
 EXTRA = "scale"
 EXPECTED = "ray, auto, ray://HOST:PORT or HOST:PORT"
@@ -129,7 +130,7 @@ def import_ray() -> Any:
 def _has_token() -> bool:
     """Whether this user has a token for clusters that ask for one; Ray writes it when it starts a cluster."""
     named = os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")
-    return bool(named) or (Path.home() / ".ray" / "auth_token").is_file()
+    return bool(named) or expand_home("~/.ray/auth_token").is_file()
 
 
 @contextmanager
@@ -230,6 +231,11 @@ def _connection_error(ray: Any, address: Address, error: BaseException) -> Clust
         )
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]  # the last one of a server's traceback
     reason = (lines[-1] if lines else type(error).__name__).rstrip(".")
+    if address.kind == "any":  # there is no address that could be wrong
+        return ClusterError(
+            f"A Ray cluster could not be started on this machine: {reason}.",
+            "Run the command again if the machine was busy; otherwise see Ray's logs.",
+        )
     fix = _CHECK
     if there is not None:
         fix = f"Both run {here}. See Ray's logs on the head node."
@@ -329,6 +335,8 @@ def _check_reachable(address: Address) -> None:
         reason = f"no answer within {REACH_SECONDS:g} seconds"
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
+    except UnicodeError:  # raised before the name is looked up
+        reason = f"{host} is not a name of a machine"
     if reason:
         raise ClusterError(f"No Ray cluster can be reached at {address}: {reason}.", _CHECK)
     if os.environ.get("RAY_USE_TLS", "0") == "0" and not _speaks_grpc(f"{address.host}:{address.port}"):
@@ -382,6 +390,30 @@ def _without_log_level() -> Iterator[None]:
             os.write(2, rest)
 
 
+@contextmanager
+def reported_losses(ray: Any) -> Iterator[None]:
+    """Turn the loss of workers, or of the cluster, into an error; errors of what runs there stay as they are.
+
+    Raises:
+        ClusterError: workers are lost again and again, or the connection is.
+    """
+    try:
+        yield
+    except (ray.exceptions.RayError, ConnectionError) as error:
+        cause: BaseException | None = error
+        while isinstance(cause, ray.exceptions.RayTaskError):  # what ran there raised it, or could not begin
+            cause = cause.cause
+        if not isinstance(cause, ray.exceptions.RayError | ConnectionError):
+            raise
+        if isinstance(cause, ray.exceptions.UserCodeException):
+            raise
+        raise ClusterError(
+            f"The Ray cluster lost the work: {first_line(cause)}.",
+            "See ray status and Ray's logs for the reason, such as too little memory on a machine; the same command "
+            "continues with what is missing.",
+        ) from error
+
+
 def check_workers(ray: Any, modules: Sequence[str] = NEEDED) -> None:
     """Check that every node with CPU cores has thirtytwo in this version, and `modules`.
 
@@ -390,7 +422,7 @@ def check_workers(ray: Any, modules: Sequence[str] = NEEDED) -> None:
     """
     here = package_version("thirtytwo")
     probe = ray.remote(num_cpus=0, max_retries=1)(_make_probe(tuple(modules)))
-    nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) > 0]
+    nodes = _worker_nodes(ray)
     if not nodes:
         raise ClusterError(
             "The Ray cluster has no worker with CPU cores.", f"Add one with: ray start --address HEAD:{HEAD_PORT}"
@@ -418,6 +450,15 @@ def check_workers(ray: Any, modules: Sequence[str] = NEEDED) -> None:
                 f"{where} has thirtytwo {found['version']}; this process has {here}.",
                 f'Install the same version there: pip install "thirtytwo[{EXTRA}]=={here}"',
             )
+
+
+def on_a_worker(ray: Any) -> Any:
+    """Where a process runs that reserves no core: on a checked machine, unlike a head that has no cores for workers."""
+    return _only_on(_worker_nodes(ray)[0]["NodeID"])
+
+
+def _worker_nodes(ray: Any) -> list[dict[str, Any]]:
+    return [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) > 0]
 
 
 def enter_folder(folder: str) -> None:

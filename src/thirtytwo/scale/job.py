@@ -5,17 +5,19 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from pathlib import Path
+from secrets import token_hex
 
 from thirtytwo.errors import OutputError, require
 from thirtytwo.inference.views import Tta
 from thirtytwo.inputs import expand_lists, is_address
 from thirtytwo.scale.cluster import EXTRA
-from thirtytwo.scale.shards import Plan, Shard, from_table, make_plan, to_table
-from thirtytwo.scale.store import Store, check_store, is_store, local_path
+from thirtytwo.scale.shards import Plan, Shard, from_table, make_plan, root_of, to_table
+from thirtytwo.scale.store import Store, check_store, is_store, is_unfinished, local_path, without_credentials
 from thirtytwo.text import shorten
 
 JOB, SHARDS = "job.json", "shards.parquet"
@@ -23,6 +25,7 @@ PREDICTIONS, ERRORS = "predictions", "errors"
 """Folders of the output: predictions, and the images that could not be read."""
 KEPT_SOURCE = 20
 """Number of paths of its source that a job keeps for messages; all are compared by their hash."""
+_PART = re.compile(r"part-\d{5,}\.parquet")
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,8 @@ class Request:
         top: number of classes in each prediction.
         size: number of images in a shard; None: by their number.
         tta: images that get further views, as in `Classifier.predict`.
-        source_sha256: hash of the whole source; empty in jobs of earlier versions, which keep all of it.
+        source_sha256: hash of the whole source without passwords; empty in jobs of earlier versions, which keep all of
+            it.
     """
 
     source: tuple[str, ...]
@@ -55,7 +59,11 @@ class Request:
 
 @dataclass(frozen=True)
 class Job:
-    """A planned job: the request, and what its source is (see `shards.Plan`)."""
+    """A planned job: the request, and what its source is (see `shards.Plan`).
+
+    Its file has no passwords of addresses: a command that continues the job gives them again. `started` is different
+    for each job, so that workers notice when another one has replaced theirs; empty in jobs of earlier versions.
+    """
 
     request: Request
     kind: str
@@ -63,6 +71,7 @@ class Job:
     column: str
     images: int
     shards: int
+    started: str = ""
 
 
 def make_request(
@@ -106,7 +115,12 @@ def _without_lists(source: Sequence[str]) -> list[str]:
 
 
 def _digest(source: Sequence[str]) -> str:
-    return sha256(b"\0".join(map(os.fsencode, source))).hexdigest()
+    return sha256(b"\0".join(os.fsencode(_named(text)) for text in source)).hexdigest()
+
+
+def _named(text: str) -> str:
+    """A source for messages and for files that others may read."""
+    return without_credentials(text) if is_store(text) else text
 
 
 def _is_relative(text: str) -> bool:
@@ -137,28 +151,35 @@ def start_or_continue(store: Store, request: Request, *, force: bool = False) ->
     _refuse_file(store)
     held = store.kind(JOB) == "file"
     if held and not force:
-        job = _read_job(store)
+        job = read_job(store)
         _check_same(store, job.request, request)
-        return job, _read_shards(store), None
+        kept = replace(request, source=request.source[:KEPT_SOURCE], size=job.request.size)
+        root = root_of(request.source) if job.root else ""  # the folder may have moved, and has its password again
+        return replace(job, request=kept, root=root), _read_shards(store), None
     store.remove_unfinished()
     _refuse_other_files(store, held)
     plan = make_plan(request.source, request.size)
     if held:  # not before it is sure that there is something to classify
         _remove_job(store)
     kept = replace(request, source=request.source[:KEPT_SOURCE])
-    job = Job(kept, plan.kind, plan.root, plan.column, plan.images, len(plan.shards))
+    job = Job(kept, plan.kind, plan.root, plan.column, plan.images, len(plan.shards), token_hex(8))
     parquet = require("pyarrow.parquet", EXTRA)
     store.write(SHARDS, lambda stream: parquet.write_table(to_table(plan.shards), stream))
     store.make_folder(PREDICTIONS)
-    text = json.dumps(asdict(job), indent=1, ensure_ascii=True) + "\n"
+    text = json.dumps(asdict(_without_passwords(job)), indent=1, ensure_ascii=True) + "\n"
     store.write(JOB, lambda stream: stream.write(text.encode()))  # last: what has a job has its shards
     return job, list(plan.shards), plan
+
+
+def _without_passwords(job: Job) -> Job:
+    request = replace(job.request, source=tuple(map(_named, job.request.source)), out=_named(job.request.out))
+    return replace(job, request=request, root=_named(job.root))
 
 
 def finished(store: Store) -> frozenset[str]:
     """Names of the parts that are complete."""
     names = (name.rpartition("/")[2] for name in store.names(PREDICTIONS))
-    return frozenset(name for name in names if not name.startswith("."))
+    return frozenset(filter(_PART.fullmatch, names))
 
 
 def count_results(store: Store, parts: Sequence[str]) -> tuple[int, int]:
@@ -173,9 +194,9 @@ def _rows(store: Store, name: str) -> int:
     try:
         with store.open(name) as stream:
             return int(parquet.ParquetFile(stream).metadata.num_rows)
-    except (OSError, ValueError) as error:
+    except (*store.failures, ValueError) as error:
         raise OutputError(
-            f"{store.full_name(name)} is damaged: {error}.", "Remove it, and run the command again."
+            f"{store.full_name(name)} is damaged: {store.reason(error)}.", "Remove it, and run the command again."
         ) from None
 
 
@@ -188,7 +209,9 @@ def _refuse_other_files(store: Store, held: bool) -> None:
     """Check that the output folder has no other files than those of a job, if it holds one."""
     own = (SHARDS, ".lock", *([JOB] if held else []))
     others = [name for name in store.names() if name not in own]
-    others += [f"{PREDICTIONS}/{name}" for name in sorted(finished(store)) if not (held and _is_part(name))]
+    parts = (name for folder in (PREDICTIONS, ERRORS) for name in store.names(folder))
+    others += [name for name in parts if not (held and _is_part(name))]
+    others = [name for name in others if not is_unfinished(name)]
     if others:
         raise OutputError(
             f"{store.address} holds other files ({others[0]})"
@@ -198,18 +221,23 @@ def _refuse_other_files(store: Store, held: bool) -> None:
 
 
 def _is_part(name: str) -> bool:
-    """Whether a file has results of a shard, by its name; also an unfinished one."""
-    return name.rpartition("/")[2].lstrip(".").startswith("part-")
+    """Whether a file has results of a shard, by its name."""
+    return _PART.fullmatch(name.rpartition("/")[2]) is not None
 
 
-def _read_job(store: Store) -> Job:
+def read_job(store: Store) -> Job:
+    """The job of an output folder, as its file has it.
+
+    Raises:
+        OutputError: the file is damaged.
+    """
     try:
         found = json.loads(store.read(JOB))
         request = found.pop("request")
         return Job(Request(**{**request, "source": tuple(request["source"])}), **found)
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (*store.failures, ValueError, TypeError, KeyError, AttributeError) as error:
         raise OutputError(
-            f"{store.full_name(JOB)} is damaged, or of another version of thirtytwo ({error}).",
+            f"{store.full_name(JOB)} is damaged, or of another version of thirtytwo ({store.reason(error)}).",
             "Choose another folder, or start again with --force.",
         ) from None
 
@@ -218,9 +246,10 @@ def _read_shards(store: Store) -> list[Shard]:
     parquet = require("pyarrow.parquet", EXTRA)
     try:
         return from_table(parquet.read_table(io.BytesIO(store.read(SHARDS))))
-    except (OSError, ValueError, KeyError) as error:
+    except (*store.failures, ValueError, KeyError) as error:
         raise OutputError(
-            f"{store.full_name(SHARDS)} is damaged ({error}).", "Choose another folder, or start again with --force."
+            f"{store.full_name(SHARDS)} is damaged ({store.reason(error)}).",
+            "Choose another folder, or start again with --force.",
         ) from None
 
 
@@ -244,11 +273,14 @@ def _check_same(store: Store, before: Request, now: Request) -> None:
 
 def _shown(source: Sequence[str]) -> str:
     more = " …" if len(source) >= KEPT_SOURCE else ""
-    return shorten(" ".join(source[:KEPT_SOURCE]), 200) + more
+    return shorten(" ".join(map(_named, source[:KEPT_SOURCE])), 200) + more
 
 
 def _remove_job(store: Store) -> None:
-    """Remove the files of a job, and no others; the job file first, as it says that the others are complete."""
+    """Remove the files of a job, and no others.
+
+    The job file and the shards come last: what is left where this is interrupted is a job of which parts are missing.
+    """
     parts = [name for folder in (PREDICTIONS, ERRORS) for name in store.names(folder)]
-    for name in (JOB, SHARDS, *filter(_is_part, parts)):
+    for name in (*(name for name in parts if _is_part(name) or is_unfinished(name)), JOB, SHARDS):
         store.remove(name)

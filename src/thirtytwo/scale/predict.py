@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from inspect import Parameter, signature
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from thirtytwo.errors import ThirtytwoError
 from thirtytwo.inference.views import Tta
 from thirtytwo.io import lock_directory
 from thirtytwo.process import quiet_loggers
-from thirtytwo.scale.cluster import Cluster, import_ray, open_cluster
+from thirtytwo.scale.cluster import Cluster, import_ray, on_a_worker, open_cluster, reported_losses
 from thirtytwo.scale.failures import NO_FAILURE, as_failure, raise_failure
 from thirtytwo.scale.job import Job, Request, count_results, finished, make_request, start_or_continue
 from thirtytwo.scale.shards import Shard, to_table
@@ -22,6 +24,8 @@ from thirtytwo.scale.worker import ShardClassifier
 
 IN_FLIGHT = 2
 """Shards that a worker holds: the one that it classifies, and the next one."""
+ATTEMPTS = 5
+"""How often a shard is repeated whose worker died: an image that ends its worker must not do so for ever."""
 POLL_SECONDS = 1.0
 
 
@@ -30,7 +34,7 @@ class Progress:
     """How far a job is.
 
     Attributes:
-        out: the output folder.
+        out: the output folder, without a password in its address.
         images: number of images in the source.
         done: number of those that are classified or could not be read.
         unreadable: number of those that could not be read.
@@ -116,7 +120,7 @@ def run_job(request: Request, model: bytes, workers: int, force: bool, report: R
         complete = finished(store)
         good, bad = count_results(store, sorted(complete))
         skipped = plan.skipped if plan is not None else ()
-        progress = Progress(request.out, job.images, good + bad, bad, good + bad)
+        progress = Progress(store.address, job.images, good + bad, bad, good + bad)
         report(replace(progress, skipped=skipped))
         left = [shard for shard in shards if shard.part not in complete]
         for row in _classified(job, model, left, workers) if left else ():
@@ -140,45 +144,67 @@ def _locked(store: Store) -> Iterator[None]:
 def _classified(job: Job, model: bytes, shards: Sequence[Shard], workers: int) -> Iterator[dict[str, Any]]:
     """Classify shards with Ray Data; yields the numbers of each when it is finished, in any order.
 
-    Ray Data restarts workers that die, and repeats their shards.
+    Ray Data restarts workers that die, and repeats their shards up to `ATTEMPTS` times.
+
+    Raises:
+        ClusterError: the workers of a shard died more often.
     """
     ray = import_ray()
     import ray.data as ray_data
 
     context = ray_data.DataContext.get_current()
     context.enable_progress_bars = False
-    work = ray_data.from_arrow([to_table([shard]) for shard in shards])
-    pool = ray_data.ActorPoolStrategy(size=min(workers, len(shards)), max_tasks_in_flight_per_actor=IN_FLIGHT)
-    with quiet_loggers("ray.data", level=logging.CRITICAL):
-        results = work.map_batches(
-            ShardClassifier,
-            fn_constructor_args=(job, ray.put(model)),
-            compute=pool,
-            batch_size=1,
-            batch_format="pyarrow",
-            num_cpus=1,
-        )
+    size = min(workers, len(shards))
+    # Ray counts workers that it cancels while they start, because the others have done all shards, as dead ones.
+    context.max_consecutive_actor_init_deaths = size + ATTEMPTS
+    pool = ray_data.ActorPoolStrategy(size=size, max_tasks_in_flight_per_actor=IN_FLIGHT)
+    with reported_losses(ray), quiet_loggers("ray.data", level=logging.CRITICAL):
+        work = ray_data.from_blocks([to_table([shard]) for shard in shards])  # from_arrow would run a task for each
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of `max_task_retries`, which has no other name yet
+            results = work.map_batches(
+                ShardClassifier,
+                fn_constructor_args=(job, ray.put(model)),
+                compute=pool,
+                batch_size=1,
+                batch_format="pyarrow",
+                num_cpus=1,
+                **_retries(work.map_batches),
+            )
         yield from results.iter_rows()
+
+
+def _retries(map_batches: Callable[..., Any]) -> dict[str, int]:
+    """How often a shard is repeated, where this version of Ray lets it be set; otherwise it is repeated for ever."""
+    options = signature(map_batches).parameters.values()
+    return {"max_task_retries": ATTEMPTS} if any(option.kind == Parameter.VAR_KEYWORD for option in options) else {}
 
 
 def _run_inside(
     cluster: Cluster, request: Request, model: bytes, workers: int, force: bool, report: Report
 ) -> Progress:
     """`run_job` in a process of the cluster: Ray Data does not run through Ray's client."""
-    ray = cluster.ray
-    board = ray.remote(num_cpus=0)(_Board).remote()
-    task = ray.remote(num_cpus=0, max_retries=0)(_run_and_tell).remote(board, request, model, workers, force)
     shown: Progress | None = None
-    while not ray.wait([task], timeout=POLL_SECONDS)[0]:
-        current = ray.get(board.read.remote())
-        if current is not None and current != shown:
+    for current in _followed(cluster.ray, request, model, workers, force):
+        if current != shown:
             report(current)
             shown = current
-    result = ray.get(task)
+    assert shown is not None
+    return shown
+
+
+def _followed(ray: Any, request: Request, model: bytes, workers: int, force: bool) -> Iterator[Progress]:
+    """Start the job on a machine of the cluster; yields its progress now and then, at last that of the finished job."""
+    place = {"num_cpus": 0, "scheduling_strategy": on_a_worker(ray)}
+    with reported_losses(ray):
+        board = ray.remote(**place)(_Board).remote()
+        task = ray.remote(**place, max_retries=0)(_run_and_tell).remote(board, request, model, workers, force)
+        while not ray.wait([task], timeout=POLL_SECONDS)[0]:
+            if (current := ray.get(board.read.remote())) is not None:
+                yield current
+        result = ray.get(task)
     raise_failure(result)
-    final: Progress = result["progress"]
-    report(final)
-    return final
+    yield result["progress"]
 
 
 class _Board:

@@ -11,12 +11,12 @@ from typing import Any, Literal
 
 from thirtytwo.data.sources.parquet import find_parquet
 from thirtytwo.data.sources.tables import image_column
-from thirtytwo.errors import DataError, InputError, require
+from thirtytwo.errors import DataError, InputError, ThirtytwoError, require
 from thirtytwo.images.discover import IMAGE_SUFFIXES, SUFFIXES, find_images, natural_key
 from thirtytwo.images.formats import FORMATS, heif_is_readable
 from thirtytwo.io import is_directory
 from thirtytwo.scale.cluster import EXTRA
-from thirtytwo.scale.store import Store, check_store, is_store, local_path, open_store
+from thirtytwo.scale.store import Store, check_store, is_store, local_path, open_store, uri_of
 
 Kind = Literal["files", "parquet"]
 SHARD = 512
@@ -56,7 +56,8 @@ class Plan:
 
     Attributes:
         kind: what the source is.
-        root: address of its folder, in an object store or of parquet files; empty for local image files.
+        root: address of its folder, in an object store or of parquet files, which may have a password; empty for local
+            image files.
         column: column of the images in parquet files; empty for image files.
         shards: the images.
         skipped: files that are no images, with the reason for each.
@@ -125,7 +126,7 @@ def _plan_store(store: Store, column: str, size: int | None) -> Plan:
     if not images:
         raise DataError(f"No image in {store.address}.", f"Expected {FORMATS} files, or parquet files with images.")
     shards = _of_files(sorted(images, key=natural_key), size)
-    return Plan("files", store.address, "", tuple(shards))
+    return Plan("files", store.uri, "", tuple(shards))
 
 
 def _plan_local_parquet(place: str, column: str, size: int | None) -> Plan | None:
@@ -157,9 +158,11 @@ def _plan_parquet(store: Store, names: Sequence[str], column: str, size: int | N
                 column = column or found  # of the first file: the others must have it, too
                 meta = opened.metadata
                 groups.append((name, [meta.row_group(index).num_rows for index in range(meta.num_row_groups)]))
-        except (OSError, ValueError) as error:  # pyarrow's errors are both
+        except ThirtytwoError:
+            raise
+        except (*store.failures, ValueError) as error:  # of damaged files, pyarrow raises either
             raise DataError(
-                f"{store.full_name(name)} cannot be read as a parquet file: {error}.", "Copy it again."
+                f"{store.full_name(name)} cannot be read as a parquet file: {store.reason(error)}.", "Copy it again."
             ) from None
     total = sum(sum(rows) for _, rows in groups)
     if not total:
@@ -171,7 +174,7 @@ def _plan_parquet(store: Store, names: Sequence[str], column: str, size: int | N
         if stop > start
     ]
     shards = tuple(Shard(number, stop - start, (name,), start) for number, (name, start, stop) in enumerate(ranges))
-    return Plan("parquet", store.address, column, shards)
+    return Plan("parquet", store.uri, column, shards)
 
 
 def _ranges(groups: Sequence[int], size: int) -> Iterator[tuple[int, int]]:
@@ -199,6 +202,11 @@ def _of_files(names: Sequence[str], size: int | None) -> Iterator[Shard]:
 
 def _size(total: int, size: int | None) -> int:
     return size or max(SHARD, -(-total // MOST_SHARDS))
+
+
+def root_of(source: Sequence[str]) -> str:
+    """`Plan.root` of a source that has one."""
+    return uri_of(_place(source[0])[0])
 
 
 def to_table(shards: Sequence[Shard]) -> Any:

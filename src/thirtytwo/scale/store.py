@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
+import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from secrets import token_hex
@@ -22,7 +25,16 @@ T = TypeVar("T")
 
 STORE_SECONDS = 30.0
 """Time for a store to respond to the first request."""
+LEFT_SECONDS = 3600.0
+"""Age from which a temporary file in an object store, where no lock says who writes, is that of a killed command."""
+MISSING = "it does not exist"
+"""Why a file cannot be read that is not there; other reasons may pass."""
 _CHECK = "Check the address and, for an object store, the credentials and the region."
+_CREDENTIALS = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*://)(?P<user>[^/?#@]*?):(?:[^/?#]*|(?!\d+/)[^?#]*)@")
+"""Name and password; the second form of the latter has slashes, which are not valid, but are in many secrets."""
+_SECRET_OPTION = re.compile(r"secret|password|token|credential|key|sig", re.IGNORECASE)
+_CONTAINER_SCHEMES = ("abfs://", "abfss://", "wasb://", "wasbs://")
+"""Addresses in which the name before the `@` is no user but a folder."""
 
 
 @dataclass(frozen=True)
@@ -32,14 +44,24 @@ class Store:
     Attributes:
         filesystem: the file system, `pyarrow.fs.FileSystem`.
         root: its path in that file system, without a slash at its end.
-        address: how users write it: a local path or an address.
+        uri: how users write it: a local path or an address, which may have a password.
         local: whether it is on this machine, or on one of its mounted drives.
     """
 
     filesystem: Any
     root: str
-    address: str
+    uri: str
     local: bool
+
+    @property
+    def address(self) -> str:
+        """How it is named in messages and results: `uri` without a password."""
+        return self.uri if self.local else without_credentials(self.uri)
+
+    @property
+    def failures(self) -> tuple[type[Exception], ...]:
+        """What reading and writing raise: libraries of object stores raise errors of their own."""
+        return (OSError,) if self.local else (Exception,)
 
     def path(self, name: str) -> str:
         """Path of the file `name` in the file system; the root itself for an empty name."""
@@ -51,20 +73,50 @@ class Store:
         return f"{base.rstrip('/')}/{name}{mark}{query}" if name else self.address
 
     def kind(self, name: str = "") -> str:
-        """`file`, `folder` or empty for what does not exist."""
+        """`file`, `folder` or empty for what does not exist.
+
+        Raises:
+            InputError: the store does not say it.
+        """
+        with self._reading(name):
+            return self._kind(name)
+
+    def _kind(self, name: str) -> str:
         info = self.filesystem.get_file_info(self.path(name))
         kinds = require("pyarrow.fs", EXTRA).FileType
         return {kinds.File: "file", kinds.Directory: "folder"}.get(info.type, "")
 
     def names(self, folder: str = "", *, recursive: bool = False) -> list[str]:
-        """Names of the files in a folder, relative to the root; empty where there is no such folder."""
+        """Names of the files in a folder, relative to the root; empty where there is no such folder.
+
+        Raises:
+            InputError: they cannot be listed.
+        """
+        return sorted(name for name, _ in self._files(folder, recursive=recursive))
+
+    def _files(self, folder: str, *, recursive: bool = False) -> list[tuple[str, float | None]]:
+        """Names of the files in a folder, and when each was written, in seconds; None where the store does not say."""
         fs = require("pyarrow.fs", EXTRA)
-        start = self.path(folder)
-        selector = fs.FileSelector(start, allow_not_found=True, recursive=recursive)
+        selector = fs.FileSelector(self.path(folder), allow_not_found=True, recursive=recursive)
         prefix = len(self.root) + 1
-        return sorted(
-            info.path[prefix:] for info in self.filesystem.get_file_info(selector) if info.type == fs.FileType.File
-        )
+        with self._reading(folder):
+            found = self.filesystem.get_file_info(selector)
+        return [
+            (info.path[prefix:], None if info.mtime_ns is None else info.mtime_ns / 1e9)
+            for info in found
+            if info.type == fs.FileType.File
+        ]
+
+    @contextmanager
+    def _reading(self, name: str) -> Iterator[None]:
+        try:
+            yield
+        except self.failures as error:
+            raise InputError(f"{self.full_name(name)} cannot be read: {self.reason(error)}.", _CHECK) from error
+
+    def reason(self, error: Exception) -> str:
+        """Why a file cannot be read or written, without the advice that libraries add."""
+        return _reason(error).replace(self.uri, self.address)
 
     def visible_names(self) -> list[str]:
         """Names of all files below, without hidden ones and those that operating systems create."""
@@ -89,9 +141,9 @@ class Store:
         """
         try:
             self.filesystem.create_dir(self.path(name), recursive=True)
-        except OSError as error:
+        except self.failures as error:
             raise OutputError(
-                f"{self.full_name(name)} cannot be created: {_reason(error)}.", "Choose another --out."
+                f"{self.full_name(name)} cannot be created: {self.reason(error)}.", "Choose another --out."
             ) from error
 
     def write(self, name: str, write: Callable[[Any], object]) -> None:
@@ -102,28 +154,64 @@ class Store:
         """
         folder, _, last = name.rpartition("/")
         temporary = f"{folder}/.{last}.{token_hex(4)}".lstrip("/")
+        self.make_folder(folder)
         try:
-            self.make_folder(folder)
             with self.filesystem.open_output_stream(self.path(temporary)) as stream:
                 write(stream)
             self.filesystem.move(self.path(temporary), self.path(name))
-        except OSError as error:
+        except self.failures as error:
+            with suppress(*self.failures):  # what it takes of a full disk
+                self.filesystem.delete_file(self.path(temporary))
             raise OutputError(
-                f"{self.full_name(name)} could not be written: {_reason(error)}.",
+                f"{self.full_name(name)} could not be written: {self.reason(error)}.",
                 "Free space or choose another --out, then run the command again.",
             ) from error
 
     def remove(self, name: str) -> None:
-        """Remove a file, if there is one."""
-        if self.kind(name) == "file":
+        """Remove a file, if there is one.
+
+        Raises:
+            OutputError: it cannot be removed.
+        """
+        if self.kind(name) != "file":
+            return
+        try:
             self.filesystem.delete_file(self.path(name))
+        except FileNotFoundError:  # meanwhile by another command
+            return
+        except self.failures as error:
+            raise OutputError(
+                f"{self.full_name(name)} cannot be removed: {self.reason(error)}.", "Choose another --out."
+            ) from error
 
     def remove_unfinished(self, folder: str = "") -> None:
-        """Remove the temporary files that a killed `write` left in a folder."""
-        for name in self.names(folder):
-            last = name.rpartition("/")[2]
-            if last.startswith(".") and (".parquet." in last or last.startswith(".job.json.")):
+        """Remove the temporary files that a killed `write` left in a folder; the caller holds the lock of a local one.
+
+        In an object store there is no lock, so that only old ones are removed.
+        """
+        before = time.time() - LEFT_SECONDS
+        for name, written in self._files(folder):
+            if is_unfinished(name) and (self.local or (written is not None and written < before)):
                 self.remove(name)
+
+
+def is_unfinished(name: str) -> bool:
+    """Whether a file is a temporary one of `Store.write`, by its name."""
+    last = name.rpartition("/")[2]
+    return last.startswith(".") and (".parquet." in last or last.startswith(".job.json."))
+
+
+def without_credentials(address: str) -> str:
+    """An address for messages: without the name and password before its host, and without options that are secret."""
+    found = _CREDENTIALS.match(address)
+    if found is not None:
+        kept = f"{found['user']}@" if found["user"] and found["scheme"].lower() in _CONTAINER_SCHEMES else ""
+        address = f"{found['scheme']}{kept}{address[found.end() :]}"
+    place, mark, options = address.partition("?")
+    if not mark or "://" not in place:
+        return address
+    shown = "&".join(one for one in options.split("&") if not _SECRET_OPTION.search(one.partition("=")[0]))
+    return f"{place}?{shown}" if shown else place
 
 
 def is_store(text: str) -> bool:
@@ -147,10 +235,16 @@ def open_store(text: str) -> Store:
     path = local_path(text)
     if path is not None:
         local = require("pyarrow.fs", EXTRA).LocalFileSystem()
-        return Store(local, os.path.abspath(path), path.rstrip("/") or "/", local=True)  # noqa: PTH100, keeps links
-    address = text.rstrip("/")
-    filesystem, root = _within_time(lambda: _remote(address), address)
-    return Store(filesystem, root.rstrip("/"), address, local=False)
+        return Store(local, os.path.abspath(path), uri_of(text), local=True)  # noqa: PTH100, keeps links
+    uri = uri_of(text)
+    filesystem, root = _within_time(lambda: _remote(uri), uri)
+    return Store(filesystem, root.rstrip("/"), uri, local=False)
+
+
+def uri_of(text: str) -> str:
+    """`Store.uri` of the store that a text names."""
+    path = local_path(text)
+    return text.rstrip("/") if path is None else path.rstrip("/") or "/"
 
 
 def check_store(store: Store) -> str:
@@ -159,21 +253,21 @@ def check_store(store: Store) -> str:
     Raises:
         InputError: the store cannot be read.
     """
-    return _within_time(store.kind, store.address)
+    return _within_time(lambda: store._kind(""), store.uri)
 
 
-def _remote(address: str) -> tuple[Any, str]:
+def _remote(uri: str) -> tuple[Any, str]:
     fs = require("pyarrow.fs", EXTRA)
     arrow = require("pyarrow", EXTRA)
     try:
-        filesystem, root = fs.FileSystem.from_uri(address)
+        filesystem, root = fs.FileSystem.from_uri(uri)
         return filesystem, str(root)
     except (arrow.ArrowInvalid, arrow.ArrowNotImplementedError):  # a scheme that only fsspec knows
-        found, root = require("fsspec", EXTRA).core.url_to_fs(address)
+        found, root = require("fsspec", EXTRA).core.url_to_fs(uri)
         return fs.PyFileSystem(fs.FSSpecHandler(found)), str(root)
 
 
-def _within_time(work: Callable[[], T], address: str) -> T:
+def _within_time(work: Callable[[], T], uri: str) -> T:
     """Do `work` in at most `STORE_SECONDS`; the libraries of object stores try for minutes.
 
     Raises:
@@ -194,11 +288,11 @@ def _within_time(work: Callable[[], T], address: str) -> T:
     if done:
         return done[0]
     reason = _reason(failed[0]) if failed else f"no answer within {STORE_SECONDS:g} seconds"
-    raise InputError(f"The store {address} cannot be read: {reason}.", _CHECK)
+    address = without_credentials(uri)
+    raise InputError(f"The store {address} cannot be read: {reason.replace(uri, address)}.", _CHECK)
 
 
 def _reason(error: Exception) -> str:
-    """Why a file cannot be read or written, without the advice that libraries add."""
     if isinstance(error, OSError) and error.strerror and "\n" not in error.strerror:
         return error.strerror.rstrip(".")
     return (first_line(error) or type(error).__name__).rstrip(".")
@@ -214,9 +308,9 @@ def read_ahead(store: Store, names: list[str], threads: int) -> Iterator[tuple[s
         try:
             return store.read(name)
         except FileNotFoundError:
-            return "it does not exist"
+            return MISSING
         except Exception as error:  # libraries of stores raise errors of their own
-            return _reason(error)
+            return store.reason(error)
 
     left = iter(names)
     with ThreadPoolExecutor(threads, thread_name_prefix="thirtytwo-read") as pool:

@@ -5,23 +5,32 @@ from __future__ import annotations
 import os
 import platform
 import tempfile
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from thirtytwo.data.sources.tables import image_source
-from thirtytwo.errors import ClusterError, DataError, InputError, ThirtytwoError, require
+from thirtytwo.errors import ClusterError, DataError, InputError, OutputError, ThirtytwoError, require
 from thirtytwo.inference.classifier import Classifier, NamedImage, Prediction, UnreadableImage
 from thirtytwo.scale.cluster import EXTRA, enter_folder
 from thirtytwo.scale.failures import FIELDS, NO_FAILURE, as_failure
-from thirtytwo.scale.job import ERRORS, JOB, PREDICTIONS, Job, Request
+from thirtytwo.scale.job import ERRORS, JOB, PREDICTIONS, Job, Request, read_job
 from thirtytwo.scale.shards import Shard, from_table
-from thirtytwo.scale.store import Store, open_store, read_ahead
+from thirtytwo.scale.store import MISSING, Store, check_store, open_store, read_ahead
 from thirtytwo.text import escape_bytes
 
 READ_THREADS = 8
 """Files of an object store that a worker reads at once: their latency is long, and their content small."""
+READ_AGAIN = 8
+"""Files of a shard that are read a second time, at once, where the first attempt failed."""
+PAUSES = (2.0, 10.0)
+"""Seconds before each further attempt to read a shard, after an object store has failed."""
 _BATCH = 64
+
+
+class InterruptedStoreError(InputError):
+    """An object store that failed for a time; the images that could not be read meanwhile may be good."""
 
 
 class ShardClassifier:
@@ -41,38 +50,57 @@ class ShardClassifier:
     def _summary(self, shard: Shard) -> dict[str, Any]:
         """The numbers of a shard. Errors that users can fix are returned: Ray would add its own text to them."""
         try:
-            good, bad = self._classify(shard)
+            if self._classifier is None:
+                self._classifier = self._open()
+            good, bad = self._write(shard, *self._results(self._classifier, shard))
             return {"number": shard.number, "images": good, "unreadable": bad, **NO_FAILURE}
         except ThirtytwoError as error:
             return {"number": shard.number, "images": 0, "unreadable": 0, **as_failure(error)}
 
-    def _classify(self, shard: Shard) -> tuple[int, int]:
-        """Classify a shard and write its parts: errors first, because the predictions mark it as finished."""
-        if self._classifier is None:
-            self._classifier = self._open()
-        request = self._job.request
-        predictions: list[Prediction] = []
-        errors: list[UnreadableImage] = []
-        for result in _classified(self._classifier, images_of(self._job, shard), request):
-            if isinstance(result, Prediction):
-                predictions.append(result)
-            else:
-                errors.append(result)
-        out = open_store(request.out)
+    def _results(self, classifier: Classifier, shard: Shard) -> tuple[list[Prediction], list[UnreadableImage]]:
+        """Classify a shard, from the start where its store failed meanwhile."""
+        for pause in (*PAUSES, None):
+            predictions: list[Prediction] = []
+            errors: list[UnreadableImage] = []
+            try:
+                for result in _classified(classifier, images_of(self._job, shard), self._job.request):
+                    if isinstance(result, Prediction):
+                        predictions.append(result)
+                    else:
+                        errors.append(result)
+                break
+            except InterruptedStoreError as error:
+                if pause is None:
+                    raise InputError(error.message, error.fix) from error
+                time.sleep(pause)
+        return predictions, errors
+
+    def _write(self, shard: Shard, predictions: list[Prediction], errors: list[UnreadableImage]) -> tuple[int, int]:
+        """Write the parts of a shard: errors first, because the predictions mark it as finished.
+
+        Raises:
+            OutputError: they cannot be written, or the folder belongs to another job by now.
+        """
+        out = open_store(self._job.request.out)
+        if read_job(out).started != self._job.started:
+            raise OutputError(
+                f"{out.address} holds results of another command, which was started meanwhile.", "Choose another --out."
+            )
         if errors:
-            _write(out, f"{ERRORS}/{shard.part}", error_table(errors))
+            _write_table(out, f"{ERRORS}/{shard.part}", error_table(errors))
         else:
             out.remove(f"{ERRORS}/{shard.part}")
-        _write(out, f"{PREDICTIONS}/{shard.part}", prediction_table(predictions))
+        _write_table(out, f"{PREDICTIONS}/{shard.part}", prediction_table(predictions))
         return len(predictions), len(errors)
 
     def _open(self) -> Classifier:
         """The model, with one thread: a worker has one core."""
         ray: Any = require("ray", EXTRA)
         request = self._job.request
-        if open_store(request.out).kind(JOB) != "file":
+        out = open_store(request.out)
+        if out.kind(JOB) != "file":
             raise ClusterError(
-                f"The Ray worker {platform.node()} does not see the folder {request.out}.",
+                f"The Ray worker {platform.node()} does not see the folder {out.address}.",
                 "Give an --out that all machines share: a folder on network storage, or an address such as s3://….",
             )
         if request.folder:
@@ -130,21 +158,50 @@ def images_of(job: Job, shard: Shard) -> Iterator[NamedImage | UnreadableImage |
 
 
 def _stored(store: Store, shard: Shard) -> Iterator[NamedImage | UnreadableImage]:
-    read = 0
-    reason = ""
+    """The images of a shard in an object store.
+
+    An image that could not be read is to blame itself only if the store then gives others, and still not this one.
+
+    Raises:
+        InterruptedStoreError: the store failed meanwhile.
+        InputError: it cannot be read.
+    """
+    good = reason = ""
+    failed: list[str] = []
+    left = READ_AGAIN
     for name, content in read_ahead(store, list(shard.files), READ_THREADS):
+        if good and left and isinstance(content, str) and content != MISSING:
+            left -= 1
+            content = _read(store, name)
         full = store.full_name(name)
         if isinstance(content, bytes):
-            read += 1
+            good = name
             yield NamedImage(full, content)
         else:
             reason = content
+            failed += [name] if reason != MISSING else []
             yield UnreadableImage(full, f"{full} cannot be read: {reason}.")
-    if shard.images > 1 and not read:
-        raise InputError(
+    if not good and shard.images > 1:
+        raise InterruptedStoreError(
             f"The Ray worker {platform.node()} cannot read any of {shard.images} images in {store.address}: {reason}.",
             "Check the address, the credentials and the network of the workers.",
         )
+    if not good:
+        check_store(store)
+    if failed and (_is_readable(store, failed[0]) or (good and not _is_readable(store, good))):
+        raise InterruptedStoreError(
+            f"The Ray worker {platform.node()} could not read {store.full_name(failed[0])} for a time: {reason}.",
+            "Check the network of the workers; the same command continues.",
+        )
+
+
+def _read(store: Store, name: str) -> bytes | str:
+    ((_, content),) = read_ahead(store, [name], 1)
+    return content
+
+
+def _is_readable(store: Store, name: str) -> bool:
+    return isinstance(_read(store, name), bytes)
 
 
 def _rows(store: Store, column: str, shard: Shard) -> Iterator[NamedImage]:
@@ -158,8 +215,11 @@ def _rows(store: Store, column: str, shard: Shard) -> Iterator[NamedImage]:
             for cell in _cells(opened, column, shard.start, shard.start + shard.images):
                 yield NamedImage(f"{full}#{row}", image_source(cell))
                 row += 1
-    except (OSError, ValueError, LookupError) as error:
-        raise DataError(f"{full} cannot be read: {error}.", "Copy it again.") from None
+    except (*store.failures, ValueError, LookupError) as error:
+        message = f"{full} cannot be read: {store.reason(error)}."
+        if store.local or isinstance(error, ValueError | LookupError):
+            raise DataError(message, "Copy it again.") from None
+        raise InterruptedStoreError(message, "Check the network of the workers; the same command continues.") from None
     if row != shard.start + shard.images:
         raise DataError(f"{full} has fewer rows than at the start of the command.", "Start again with --force.")
 
@@ -217,6 +277,6 @@ def _as_text(entry: dict[str, Any]) -> dict[str, Any]:
     return {key: escape_bytes(value) if isinstance(value, str) else value for key, value in entry.items()}
 
 
-def _write(store: Store, name: str, table: Any) -> None:
+def _write_table(store: Store, name: str, table: Any) -> None:
     parquet = require("pyarrow.parquet", EXTRA)
     store.write(name, lambda stream: parquet.write_table(table, stream))
