@@ -14,6 +14,7 @@ these changes:
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import json
 import os
 import re
@@ -340,7 +341,7 @@ class Runner:
 
     def run_command(self, words: list[str], where: str) -> None:
         variables, (_, *arguments) = without_variables(words)
-        self.supply(arguments)
+        self.supply(arguments, variables)
         with pytest.MonkeyPatch.context() as patch:
             for name, value in variables.items():
                 patch.setenv(name, value)
@@ -358,13 +359,14 @@ class Runner:
                 code, errors = run_command(arguments), self.errors()
         assert code == 0, f"{where}\nended with {code}: {errors}"
 
-    def supply(self, arguments: list[str]) -> None:
+    def supply(self, arguments: list[str], variables: dict[str, str]) -> None:
         """Make the files, folders and runs that a command names and does not write."""
         read = [
             word.partition("?")[0].rpartition("=")[2]
-            for option, word in zip(["", *arguments], arguments, strict=False)
-            if option not in WRITTEN
+            for option, word in itertools.pairwise(arguments)
+            if option not in WRITTEN or "--resume" in arguments
         ]
+        read += variables.values()
         for word in read:
             for name, make in MAKE.items():
                 if (word == name or word.startswith((f"{name}/", f"{name}*"))) and not Path(name).exists():
