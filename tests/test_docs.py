@@ -31,6 +31,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -440,9 +441,11 @@ def make_runner(
         made.append(Runner(tmp_path, make_run, port, lambda: capsys.readouterr().err))
         return made[-1]
 
-    yield make
-    for runner in made:
-        runner.close()
+    with TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True) as ray:  # its paths must be short
+        monkeypatch.setenv("RAY_TMPDIR", ray)  # no other cluster on this machine is found
+        yield make
+        for runner in made:
+            runner.close()
 
 
 @pytest.mark.slow
