@@ -198,6 +198,8 @@ def test_first_line_of_an_error() -> None:
     assert first_line(ValueError("\n it broke. \n and then")) == "it broke"
     assert first_line(ValueError()) == "ValueError"
     assert len(first_line(ValueError("x" * 1000))) == 200
+    error = ValueError("Couldn't resolve host name no-such-bucket.s3")
+    assert first_line(error, most=40) == "Couldn't resolve host name …"
 
 
 @pytest.mark.parametrize("kind", [ValueError, AssertionError])

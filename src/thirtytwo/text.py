@@ -140,9 +140,16 @@ def escape_bytes(name: str) -> str:
 
 
 def first_line(error: BaseException, most: int = 200) -> str:
-    """The first line of an error's message without its full stop, at most `most` characters; else the error's type."""
+    """The first line of an error's message without its full stop; the error's type where it has no message.
+
+    A line of more than `most` characters ends with … after a whole word, if it has one.
+    """
     lines = str(error).strip().splitlines()
-    return lines[0].strip().rstrip(".")[:most] if lines else type(error).__name__
+    line = lines[0].strip().rstrip(".") if lines else type(error).__name__
+    if len(line) <= most:
+        return line
+    whole, _, _ = line[:most].rpartition(" ")
+    return f"{whole.rstrip(' ,;:.')} …" if whole else f"{line[: most - 1]}…"
 
 
 def plain_reason(message: str) -> str:

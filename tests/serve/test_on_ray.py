@@ -77,6 +77,38 @@ def _actors(ray: Any) -> list[str]:
 
 
 @pytest.mark.long
+def test_missing_cores_are_announced_only_where_replicas_wait_for_them(
+    cluster: str, colour_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Replicas that start hold their cores already, although nothing is missing."""
+    import ray
+    from ray import serve
+
+    from thirtytwo.scale import replicas as module
+    from thirtytwo.serve.settings import ServeSettings
+
+    monkeypatch.setattr(module, "_WAITING_SECONDS", 0)
+    models = module.read_models({"colours": colour_model})
+    half = int(ray.available_resources()["CPU"]) // 2
+    settings = ServeSettings(replicas=2, threads=half)
+
+    class Announced(Exception):
+        pass
+
+    def on_wait(message: str) -> None:
+        raise Announced(message)
+
+    try:
+        module.deploy(models, settings, name="fits", on_wait=on_wait)
+        with pytest.raises(Announced, match=f"needs {half}"):
+            module.deploy(models, settings, name="waits", on_wait=on_wait)
+    finally:
+        for name in serve.status().applications:
+            if name in ("fits", "waits"):
+                serve.delete(name)
+
+
+@pytest.mark.long
 def test_models_change_without_a_failed_request(
     replicas: Callable[..., Any],
     write_model: Callable[..., Path],

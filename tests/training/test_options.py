@@ -38,6 +38,12 @@ CHOICES: dict[str, dict[str, Any]] = {
     "accumulate": {"schedule__accumulate": 2, "train__ema": 0.5, "train__clip": 0.01},
     "plateau": {"schedule__name": "plateau", "schedule__patience": 1, "train__monitor": "val_macro_f1"},
     "adamw": {"optimizer__name": "adamw", "optimizer__lr": 0.01, "schedule__name": "cosine", "train__clip": 1.0},
+    "adamw, bfloat16": {
+        "optimizer__name": "adamw",
+        "optimizer__lr": 0.01,
+        "train__clip": 1.0,
+        "train__precision": "bfloat16",
+    },
     "lion, sam": {"optimizer__name": "lion", "optimizer__lr": 0.001, "optimizer__sam": 0.1, "train__focal": 2.0},
     "one-cycle": {"schedule__name": "one-cycle", "schedule__warmup": 0.3, "train__sampler": "balanced"},
     "selection": {"train__selection__share": 0.5, "train__selection__random": 0.2},

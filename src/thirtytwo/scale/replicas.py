@@ -164,21 +164,27 @@ def deploy(
         models: contents of the model files by name.
         settings: see `bind`.
         name: name of the application.
-        on_wait: called with a message if the replicas wait for CPU cores.
+        on_wait: called with a message if replicas wait for CPU cores that others use.
 
     Raises:
         ServiceError: a replica could not start.
     """
     needed = replica_threads({"threads": settings.threads})
-    surge = _free_cores() >= needed
+    free = _free_cores()
+    surge = free >= needed
+    scarce = free + needed * _count_replicas(name) < needed * settings.replicas
     serve.start(proxy_location="Disabled", logging_config=_QUIET)
     target = RunTarget(bind(models, settings, surge=surge), name, route_prefix=None, logging_config=_QUIET)
     (handle,) = serve.run_many([target], wait_for_applications_running=False)
-    _wait_until_running(name, needed, on_wait)
+    _wait_until_running(name, needed if scarce else 0, on_wait)
     return handle
 
 
 def _wait_until_running(name: str, needed: int, on_wait: Callable[[str], None]) -> None:
+    """Wait for all replicas; `needed` are the free CPU cores that each waits for, 0 if there are enough for all.
+
+    Replicas hold their cores while they start, so that too few may be free although none waits for one.
+    """
     started, logged = time.monotonic(), False
     while True:
         found = serve.status().applications[name]
@@ -199,6 +205,13 @@ def _wait_until_running(name: str, needed: int, on_wait: Callable[[str], None]) 
 def _free_cores() -> float:
     cluster: Any = ray
     return float(cluster.available_resources().get("CPU", 0))
+
+
+def _count_replicas(name: str) -> int:
+    """How many replicas an application has, whose cores a new version takes over; 0 if it does not run."""
+    running = serve.status().applications.get(name)
+    deployments = running.deployments.values() if running else ()
+    return sum(sum(deployment.replica_states.values()) for deployment in deployments)
 
 
 def _reason(messages: list[str]) -> str:

@@ -194,7 +194,18 @@ class ClassifierModule(lightning.LightningModule):
         max_norm = self.recipe.train.clip
         if max_norm:
             summed = self._images if self.recipe.optimizer.per_image else 1
-            self.clip_gradients(optimizer, max_norm * summed, "norm")
+            if self._scales_loss:
+                self.clip_gradients(optimizer, max_norm * summed, "norm")
+                return
+            # Lightning refuses to clip for fused optimizers under any mixed precision, but bfloat16 scales no loss.
+            nn.utils.clip_grad_norm_(
+                [param for group in optimizer.param_groups for param in group["params"]], max_norm * summed
+            )
+
+    @property
+    def _scales_loss(self) -> bool:
+        """Whether gradients are scaled, as for float16."""
+        return getattr(self.trainer.precision_plugin, "scaler", None) is not None
 
     def optimizer_step(
         self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Callable[[], Any] | None = None
