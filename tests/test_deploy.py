@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -97,6 +99,10 @@ def test_probes_of_ray_pods_fail_where_nothing_runs(name: str) -> None:
     (container,) = PODS[name]["spec"]["containers"]
     for probe in ("readinessProbe", "livenessProbe"):
         _, *program = container[probe]["exec"]["command"]
+        port = int(re.findall(r"127\.0\.0\.1:(\d+)", program[-1])[0])
+        with socket.socket() as tried:
+            if tried.connect_ex(("127.0.0.1", port)) == 0:
+                pytest.skip(f"Ray runs on this machine, at the probe's port {port}")
         ended = subprocess.run([sys.executable, *program], capture_output=True, text=True, check=False, timeout=60)
         assert ended.returncode == 1
         assert "URLError" in ended.stderr, "it was run, and found nothing there"

@@ -83,6 +83,22 @@ def test_folded_layers_run_no_batch_norm(name: str, monkeypatch: pytest.MonkeyPa
     assert before - len(calls) == count > 0
 
 
+def test_convolutions_that_change_their_filters_are_not_folded() -> None:
+    net, size = network("resnet")
+    conv = next(module for module in net.modules() if isinstance(module, nn.Conv2d))
+
+    class Standardized(nn.Conv2d):
+        def forward(self, input: Tensor) -> Tensor:
+            weight = self.weight / self.weight.abs().max()
+            return nn.functional.conv2d(input, weight, None, self.stride, self.padding)
+
+    conv.__class__ = Standardized
+    expected, _ = outputs_and_gradients(net, size)
+    with folded_norms(net, size) as count:
+        assert count == FOLDED["resnet"] - 1
+        assert torch.allclose(outputs_and_gradients(net, size)[0], expected, rtol=1e-3, atol=1e-3)
+
+
 @pytest.mark.parametrize("size", [64, 63, 50])
 def test_frozen_depthwise_convolutions_do_not_copy_their_input_to_pad_it(size: int) -> None:
     net, traced = network("lite0")

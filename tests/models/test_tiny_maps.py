@@ -18,7 +18,7 @@ def some(shape: tuple[int, ...], seed: int, precision: torch.dtype) -> Tensor:
 
 def run(maps: Tensor, filters: Tensor, padding: int, *, ours: bool) -> tuple[Tensor, ...]:
     """Result and gradients of a weighted sum of it."""
-    result = convolve(maps, filters, padding, training=ours)
+    result = convolve(maps, filters, None, padding, training=ours)
     assert ("_Convolution" in type(result.grad_fn).__name__) is ours
     weights = torch.linspace(-1, 1, result.numel()).to(result.dtype).view(result.shape)
     return result.detach(), *torch.autograd.grad(result, (maps, filters), weights)
@@ -34,6 +34,13 @@ def test_equal_to_pytorch(side: int, padding: int, height: int, width: int) -> N
     for found, expected in zip(ours, theirs, strict=True):
         torch.testing.assert_close(found, expected)
         assert found.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_a_bias_is_added() -> None:
+    maps, filters = some((4, 6, 2, 2), 0, torch.float64), some((5, 6, 3, 3), 1, torch.float64)
+    bias = torch.linspace(-1, 1, 5, dtype=torch.float64)
+    found = convolve(maps, filters, bias, 1, training=True)
+    torch.testing.assert_close(found, F.conv2d(maps, filters, bias, padding=1))
 
 
 def test_gradients_are_those_of_the_function() -> None:
@@ -75,6 +82,6 @@ def test_pytorchs_own_is_used_elsewhere(kind: str) -> None:
         maps = maps.detach()
     if kind == "contiguous":
         maps = maps.contiguous()
-    result = convolve(maps, filters, 1, training=kind != "evaluation")
+    result = convolve(maps, filters, None, 1, training=kind != "evaluation")
     assert "ConvolutionBackward" in type(result.grad_fn).__name__
     assert "_Convolution" not in type(result.grad_fn).__name__

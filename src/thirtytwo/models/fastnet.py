@@ -71,7 +71,7 @@ class FastNetSettings(Settings):
 
 
 class FilterConv(nn.Conv2d):
-    """Convolution without bias, initialized as a partial identity (Dirac)."""
+    """Convolution initialized as a partial identity (Dirac), without bias unless BatchNorm is folded into it."""
 
     def __init__(self, width_in: int, width_out: int, kernel: int) -> None:
         padding = kernel // 2 if kernel % 2 else 0
@@ -81,7 +81,7 @@ class FilterConv(nn.Conv2d):
             nn.init.dirac_(self.weight[:same])
 
     def forward(self, maps: Tensor) -> Tensor:
-        return convolve(maps, self.weight, int(self.padding[0]), training=self.training)
+        return convolve(maps, self.weight, self.bias, int(self.padding[0]), training=self.training)
 
 
 def _norm(width: int, momentum: float) -> nn.BatchNorm2d:

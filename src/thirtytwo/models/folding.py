@@ -22,9 +22,13 @@ from torch.nn import functional as F
 
 from thirtytwo.models import Network
 from thirtytwo.models.base import preserve_modes
+from thirtytwo.models.fastnet import FilterConv
 
 LIMITS: dict[type, tuple[float, float]] = {nn.ReLU: (0.0, math.inf), nn.ReLU6: (0.0, 6.0)}
 """Activations that clamp, and their limits."""
+
+TAKE_FILTERS_AND_BIAS = {nn.Conv2d.forward, Conv2dSame.forward, FilterConv.forward}
+"""Forward passes that use filters and bias as they are; others, such as of standardized filters, cannot be folded."""
 
 
 @contextmanager
@@ -67,7 +71,7 @@ def foldable_pairs(net: Network, size: int) -> list[tuple[nn.Conv2d, nn.BatchNor
 
     hooks = []
     for module in net.modules():
-        if isinstance(module, nn.Conv2d):
+        if isinstance(module, nn.Conv2d) and type(module).forward in TAKE_FILTERS_AND_BIAS:
             hooks.append(module.register_forward_hook(after_convolution))
         elif type(module) in (nn.BatchNorm2d, BatchNormAct2d) and module.running_var is not None:
             hooks.append(module.register_forward_pre_hook(before_norm))
