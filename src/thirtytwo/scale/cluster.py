@@ -381,8 +381,8 @@ def _match_authentication(ray: Any, place: str | None, connection: ExitStack) ->
     """
     before = os.environ.get(_MODE)
     if place is not None and before != "disabled" and _is_open(place):
-        connection.callback(_set_mode, ray, before)
-        _set_mode(ray, "disabled")
+        connection.callback(set_authentication, ray, before)
+        set_authentication(ray, "disabled")
 
 
 def _is_open(place: str) -> bool:
@@ -398,7 +398,8 @@ def _is_open(place: str) -> bool:
     return True
 
 
-def _set_mode(ray: Any, mode: str | None) -> None:
+def set_authentication(ray: Any, mode: str | None) -> None:
+    """Set whether this process asks for a token: a value of RAY_AUTH_MODE, or None for Ray's default."""
     if mode is None:
         os.environ.pop(_MODE, None)
     else:
