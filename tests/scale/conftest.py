@@ -48,12 +48,18 @@ def start_node(nodes: Any, **options: Any) -> Any:
 
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """A cluster of two nodes with one CPU core each, to which this process is connected."""
+    """A cluster of two nodes with one CPU core each, to which this process is connected.
+
+    It asks for no token, whether or not the user has one.
+    """
     pytest.importorskip("ray", reason=EXTRA)
-    from thirtytwo.scale.cluster import import_ray
+    from thirtytwo.scale.cluster import import_ray, set_authentication
 
     ray = import_ray()
     from ray.cluster_utils import Cluster
+
+    before = os.environ.get("RAY_AUTH_MODE")
+    set_authentication(ray, "disabled")
 
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -68,6 +74,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     finally:
         ray.shutdown()
         own.shutdown()
+        set_authentication(ray, before)
 
 
 @pytest.fixture(scope="session")

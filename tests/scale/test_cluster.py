@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -235,6 +236,58 @@ def test_failure_with_the_same_versions_names_its_reason(
     line = mistake(*command(cluster.client), program=UNREADABLE)
     assert "UnpicklingError" in line
     assert f"Both run Ray {cluster.ray.__version__}" in line
+
+
+AUTHENTICATION = """
+import os, sys
+from thirtytwo.scale.cluster import open_cluster
+with open_cluster(sys.argv[1], modules=()) as cluster:
+    from ray._private.authentication.authentication_utils import is_token_auth_enabled
+    inside = is_token_auth_enabled()
+    class Actor:
+        def answer(self):
+            return 42
+    actor = cluster.ray.remote(num_cpus=0)(Actor).remote()
+    answer = cluster.ray.get(actor.answer.remote())
+print(answer, inside, is_token_auth_enabled(), os.environ.get("RAY_AUTH_MODE"))
+"""
+"""Whether an actor answers, and whether the process asks for a token, while it is connected and afterwards."""
+HEAD_WITH_TOKEN = """
+import subprocess, sys
+from thirtytwo.scale.cluster import import_ray
+ray = import_ray()
+ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+place = ray.get_runtime_context().gcs_address
+print(subprocess.run([sys.executable, "-c", *sys.argv[1:], place], capture_output=True, text=True, check=True).stdout)
+"""
+
+
+def run_with_token(environment: dict[str, str], *arguments: str) -> str:
+    """Runs a program of a user who has a token of a cluster; returns the last line that it wrote."""
+    changed = {**environment, "RAY_AUTH_TOKEN": "0123456789abcdef" * 4}
+    changed.pop("RAY_AUTH_MODE", None)
+    ended = subprocess.run(
+        [sys.executable, "-c", *arguments], capture_output=True, text=True, check=False, env=changed, timeout=600
+    )
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout.strip().splitlines()[-1]
+
+
+@pytest.mark.long
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("named", [False, True], ids=["address", "auto"])
+def test_token_of_another_cluster(cluster: Any, process_environment: dict[str, str], named: bool) -> None:
+    """A cluster that asks for no token ends the actors of a process that asks for one."""
+    environment = {**process_environment, "RAY_ADDRESS": cluster.address} if named else process_environment
+    shown = run_with_token(environment, AUTHENTICATION, "auto" if named else cluster.address)
+    assert shown == "42 False True token"
+
+
+@pytest.mark.long
+@pytest.mark.filterwarnings("default")
+def test_token_of_the_cluster(process_environment: dict[str, str]) -> None:
+    pytest.importorskip("ray")
+    assert run_with_token(process_environment, HEAD_WITH_TOKEN, AUTHENTICATION) == "42 True True token"
 
 
 def alive(ray: Any) -> int:

@@ -13,13 +13,14 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from thirtytwo.errors import ClusterError, require
 from thirtytwo.io import expand_home
 from thirtytwo.machine import package_version
+from thirtytwo.process import quiet_loggers
 from thirtytwo.text import first_line
 
 EXTRA = "scale"
@@ -41,6 +42,9 @@ TRAINING = ("torch", "lightning", "optuna")
 """Modules that the extra `train` installs and workers need for trials of a tuning."""
 _ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 """Variables that Ray reads when it is imported: no usage reports, and no warning about workers without a GPU."""
+_MODE = "RAY_AUTH_MODE"
+_CHECK_ALIVE = "/ray.rpc.NodeInfoGcsService/CheckAlive"
+"""A call that every head node answers; an empty message is a request."""
 _CHECK = f"Check the address: ray://HOST:{CLIENT_PORT} from outside of the cluster, HOST:{HEAD_PORT} from inside."
 _HOST_PORT = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^\s:/\[\]]+):(?P<port>\d{1,5})")
 _VERSIONS = re.compile(r"Ray: (\S+)\s+Python: (\S+)")
@@ -120,7 +124,7 @@ def import_ray() -> Any:
     """
     os.environ.update(_ENVIRONMENT)
     if "ray" not in sys.modules and _has_token():  # Ray reads it once, and its processes must not read otherwise
-        os.environ.setdefault("RAY_AUTH_MODE", "token")  # as Ray does by itself, except through ray://
+        os.environ.setdefault(_MODE, "token")  # as Ray does by itself, except through ray://
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its processes would write on this command's terminal
     for module in ("ray", "pandas", "pyarrow"):
         require(module, EXTRA)
@@ -152,11 +156,10 @@ def open_cluster(on: str, *, cpus: int | None = None, modules: Sequence[str] = N
     if ray.is_initialized():  # the caller's own connection
         yield _checked(ray, address, started=False, modules=modules)
         return
-    started = _connect(ray, address, cpus)
-    try:
+    with ExitStack() as connection:
+        started = _connect(ray, address, cpus, connection)
+        connection.callback(ray.shutdown)
         yield _checked(ray, address, started=started, modules=modules)
-    finally:
-        ray.shutdown()
 
 
 def _checked(ray: Any, address: Address, *, started: bool, modules: Sequence[str]) -> Cluster:
@@ -165,33 +168,37 @@ def _checked(ray: Any, address: Address, *, started: bool, modules: Sequence[str
     return Cluster(ray, address, started, client, int(ray.cluster_resources().get("CPU", 0)))
 
 
-def _connect(ray: Any, address: Address, cpus: int | None) -> bool:
-    """Connect; returns whether a cluster was started for it."""
+def _connect(ray: Any, address: Address, cpus: int | None, connection: ExitStack) -> bool:
+    """Connect; returns whether a cluster was started for it. `connection` ends after it."""
     if address.kind == "any":
         named = os.environ.get("RAY_ADDRESS", "")
         if named in ("", "auto", "local"):
-            return _connect_or_start(ray, cpus if named != "auto" else None, start=named != "auto")
+            return _connect_or_start(ray, cpus if named != "auto" else None, connection, start=named != "auto")
         address = parse_address(named)
     if address.kind == "running":
-        return _connect_or_start(ray, None, start=False)
+        return _connect_or_start(ray, None, connection, start=False)
     _check_reachable(address)
+    if address.kind == "head":
+        _match_authentication(ray, str(address), connection)
     _init(ray, address, address=str(address))
     return False
 
 
-def _connect_or_start(ray: Any, cpus: int | None, *, start: bool) -> bool:
+def _connect_or_start(ray: Any, cpus: int | None, connection: ExitStack, *, start: bool) -> bool:
     """Connect to the cluster that `ray start` started on this machine, or start one if `start`.
 
     Without an address, Ray connects to no cluster that another program started for itself; with `auto`, it does.
     """
-    options = {"include_dashboard": False} if start else {"address": "auto"}
+    options: dict[str, Any] = {"include_dashboard": False} if start else {"address": "auto"}
     try:
         if cpus is None or not start:
+            _match_authentication(ray, _place_here(ray, options.get("address")), connection)
             with _same_signals(), _without_log_level():
                 ray.init(**options, **_quiet())
             return bool(ray._private.worker._global_node.is_head())
     except Exception as error:  # none runs, it has ended without `ray stop`, or it has other versions
         ray.shutdown()
+        connection.close()
         if _versions(error):
             raise _connection_error(ray, Address("running"), error) from error
         if not start:
@@ -201,6 +208,16 @@ def _connect_or_start(ray: Any, cpus: int | None, *, start: bool) -> bool:
             ) from error
     _init(ray, Address("any"), address="local", num_cpus=cpus, include_dashboard=False)
     return True
+
+
+def _place_here(ray: Any, address: str | None) -> str | None:
+    """Where Ray finds the cluster of this machine; None if there is none, or it cannot say."""
+    with quiet_loggers("ray._private.services"):
+        try:
+            place: str | None = ray._private.services.canonicalize_bootstrap_address(address)
+        except Exception:  # raised again when Ray connects
+            return None
+    return place
 
 
 def _init(ray: Any, place: Address, **options: Any) -> None:
@@ -354,6 +371,40 @@ def _speaks_grpc(place: str) -> bool:
     finally:
         channel.close()
     return True
+
+
+def _match_authentication(ray: Any, place: str | None, connection: ExitStack) -> None:
+    """Use no token, until `connection` ends, with a cluster that asks for none.
+
+    Its processes send none when they call this one, which would refuse them because of a token of another cluster; the
+    head node then takes this process for dead, and ends its actors.
+    """
+    before = os.environ.get(_MODE)
+    if place is not None and before != "disabled" and _is_open(place):
+        connection.callback(set_authentication, ray, before)
+        set_authentication(ray, "disabled")
+
+
+def _is_open(place: str) -> bool:
+    """Whether the cluster whose head node responds there asks for no token."""
+    if os.environ.get("RAY_USE_TLS", "0") != "0":
+        return False
+    grpc = require("grpc", EXTRA)
+    with grpc.insecure_channel(place) as channel:
+        try:
+            channel.unary_unary(_CHECK_ALIVE)(b"", timeout=REACH_SECONDS)
+        except grpc.RpcError:
+            return False
+    return True
+
+
+def set_authentication(ray: Any, mode: str | None) -> None:
+    """Set whether this process asks for a token: a value of RAY_AUTH_MODE, or None for Ray's default."""
+    if mode is None:
+        os.environ.pop(_MODE, None)
+    else:
+        os.environ[_MODE] = mode
+    ray._raylet.Config.initialize("")  # reads it again
 
 
 @contextmanager
