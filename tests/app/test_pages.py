@@ -189,10 +189,9 @@ def test_missing_input_of_new_classes_is_listed(
     assert "use the name 'one' for one class only; add images of one" in texts(found)
     found.text_input(key="name-2").set_value("two")
     found.file_uploader(key="group-files-2-0").set_value(files).run()
-    assert not found.button[-1].disabled
-    found.button[-1].click().run()
-    assert "'one'" in found.error[0].value
-    assert "'two'" in found.error[0].value
+    assert found.button[-1].disabled
+    assert "leave '0.png' in one class only" in texts(found)
+    assert "“0.png” in “one” and “0.png” in “two”" in found.error[0].value
 
 
 def test_a_data_set_is_read_again_when_it_is_asked_for_again(
