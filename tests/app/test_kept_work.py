@@ -96,13 +96,13 @@ def test_images_are_kept_across_pages_and_removed_one_by_one(visit: Visit, shade
     wait_for_script(page)
     page.get_by_role("button", name="Remove 1.png").click()
     wait_for_images(page, 3)
-    assert page.locator(".tt-thumbnails img[alt='1.png']").count() == 0
+    page.wait_for_selector(".tt-thumbnails img[alt='1.png']", state="detached")
     page.get_by_role("button", name="Undo").click()
     wait_for_images(page, 4)
     wait_for_script(page)
     page.get_by_role("button", name="Remove all images").click()
     page.wait_for_selector("text=4 images were removed")
-    assert page.locator(".tt-thumbnails li").count() == 0
+    page.wait_for_selector(".tt-thumbnails li", state="detached")
     page.get_by_role("button", name="Undo").click()
     wait_for_images(page, 4)
 
@@ -168,7 +168,7 @@ def test_images_survive_reloading_and_stay_apart_in_each_page(visit: Visit, shad
     page.reload()
     page.wait_for_selector("h1")
     wait_for_script(page)
-    assert page.locator(".tt-thumbnails li").count() == 0
+    page.wait_for_selector(".tt-thumbnails li", state="detached")
 
 
 def test_a_project_survives_other_pages_reloading_and_a_new_tab(visit: Visit, shade: Shade, tmp_path: Path) -> None:
