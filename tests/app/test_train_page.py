@@ -351,13 +351,13 @@ def test_a_training_survives_the_app(
     page.get_by_role("option", name="digits", exact=True).click()
     wait_for_script(page)
     page.get_by_text("Options", exact=True).click()
-    page.get_by_label("Epochs", exact=True).fill("120")
+    page.get_by_label("Epochs", exact=True).fill("500")
     page.keyboard.press("Tab")
     page.get_by_text("The same in a terminal", exact=True).click()
-    page.wait_for_selector("text=--epochs 120")
+    page.wait_for_selector("text=--epochs 500")
     page.get_by_role("button", name="Start training").click()
     page.wait_for_selector(".tt-curves img[alt^='Accuracy after epoch']")
-    page.wait_for_selector("text=/Epoch \\d+ of 120, .* left/")
+    page.wait_for_selector("text=/Epoch \\d+ of 500, .* left/")
     app.process.terminate()
     app.process.communicate(timeout=30)
     (job,) = jobs.JobStore(place / "jobs").all()
@@ -368,11 +368,11 @@ def test_a_training_survives_the_app(
     page.get_by_role("button", name="Stop", exact=True).click()
     page.wait_for_selector("text=was stopped. The last completed epoch is saved.")
     stopped = len((Path(job.run) / "history.csv").read_text().splitlines()) - 1
-    assert stopped < 120
+    assert stopped < 500
     page.get_by_role("button", name="Resume").click()
-    page.get_by_role("button", name="Use this model").wait_for(timeout=180_000)
+    page.get_by_role("button", name="Use this model").wait_for(timeout=400_000)
     history = (Path(job.run) / "history.csv").read_text().splitlines()
-    assert len(history) == 121, "it went on where it was stopped"
+    assert len(history) == 501, "it went on where it was stopped"
     assert json.loads((Path(job.run) / "metrics.json").read_text())["n"] > 0
     page.get_by_text("Show the report here").click()
     assert page.frame_locator("iframe").first.locator("h1").first.inner_text()
