@@ -75,17 +75,22 @@ def test_photographs_are_shown_larger_and_unreadable_ones_are_noted(tmp_path: Pa
     assert "Landscape" in text
 
 
+def write_photographs(folder: Path, scale: int) -> None:
+    """24 images of squares of `scale` pixels, in two classes."""
+    random = np.random.default_rng(0)
+    for number in range(24):
+        path = folder / ("cat", "dog")[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = random.integers(0, 256, (15, 20, 3), dtype=np.uint8).repeat(scale, 0).repeat(scale, 1)
+        Image.fromarray(pixels).save(path)
+
+
 @pytest.mark.long
 def test_the_summary_is_the_same_with_a_page_and_without(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    random = np.random.default_rng(0)
-    for number in range(24):
-        path = tmp_path / "set" / ("cat", "dog")[number % 2] / f"{number}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        pixels = random.integers(0, 256, (15, 20, 3), dtype=np.uint8).repeat(10, 0).repeat(10, 1)
-        Image.fromarray(pixels).save(path)
+    write_photographs(tmp_path / "set", 10)
     for data in ("set", "digits"):
         assert run_command(["data", "show", data]) == 0
         alone = capsys.readouterr().out
@@ -100,12 +105,7 @@ def test_the_summary_is_the_same_with_a_page_and_without(
 @pytest.mark.long
 @pytest.mark.parametrize("form", [lambda folder: folder, as_csv, as_parquet], ids=["folder", "csv", "parquet"])
 def test_photographs_are_shown_from_their_originals(form, tmp_path: Path) -> None:
-    random = np.random.default_rng(0)
-    for number in range(24):
-        path = tmp_path / "set" / ("cat", "dog")[number % 2] / f"{number}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        pixels = random.integers(0, 256, (15, 20, 3), dtype=np.uint8).repeat(20, 0).repeat(20, 1)
-        Image.fromarray(pixels).save(path)
+    write_photographs(tmp_path / "set", 20)
     page = write_data_page(str(form(tmp_path / "set")), tmp_path / "page.html")
     text = page.path.read_text(encoding="utf-8")
     train = page.data.train

@@ -20,6 +20,7 @@ from thirtytwo.app.originals import opening
 from thirtytwo.app.problems import explained
 from thirtytwo.errors import ThirtytwoError
 from thirtytwo.explain.overlay import legend_colors
+from thirtytwo.fewshot.verdict import Verdict
 from thirtytwo.images.render import is_pixelated
 from thirtytwo.inference.classifier import Prediction
 from thirtytwo.inference.model_file import ModelInfo
@@ -296,3 +297,13 @@ def with_errors(show: Callable[Given, None]) -> Callable[Given, None]:
             show_error(error)
 
     return shown
+
+
+_VERDICT_COLORS = {"weak": "red", "fair": "orange", "good": "green"}
+
+
+def show_verdict(verdict: Verdict | None) -> None:
+    """Show a verdict on an accuracy as a badge, with how often guessing would be right; nothing without one."""
+    if verdict is not None:
+        word, guessing = verdict.sentence.split("; ")
+        st.markdown(f":{_VERDICT_COLORS[word]}-badge[{capitalized(word)}] · {guessing}")

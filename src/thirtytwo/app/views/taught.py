@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import streamlit as st
 
-from thirtytwo.app.components import image_grid, matrix
+from thirtytwo.app.components import image_grid, matrix, show_verdict
 from thirtytwo.app.display import view
 from thirtytwo.app.export_menu import show_export
 from thirtytwo.app.frame import announce, jump_to
@@ -23,12 +23,11 @@ from thirtytwo.fewshot import assess, suggest_next_steps
 from thirtytwo.fewshot.linear_probe import LEAST_TO_ESTIMATE
 from thirtytwo.images.pixels import Pixels
 from thirtytwo.predictions import Predictions
-from thirtytwo.text import as_markdown, capitalized, counted, interval, listing, percent, readable
+from thirtytwo.text import as_markdown, counted, interval, listing, percent, readable
 
 _MAX_EXPANDED = 6  # number of errors up to which they are shown expanded
 _MAX_ERRORS = 12
 _MAX_GROUPS = 6
-_COLORS = {"weak": "red", "fair": "orange", "good": "green"}
 
 
 def show_result(project: Project, result: Result, changes: Sequence[str]) -> None:
@@ -88,10 +87,7 @@ def _show_accuracy(result: Result) -> None:
         delta_color="off",
         delta_arrow="off",
     )
-    verdict = assess(accuracy, list(result.counts.values()))
-    if verdict is not None:
-        word, guessing = verdict.sentence.split("; ")
-        st.markdown(f":{_COLORS[word]}-badge[{capitalized(word)}] · {guessing}")
+    show_verdict(assess(accuracy, list(result.counts.values())))
     st.caption(
         "For this estimate, each of your photos was classified by a model that had not seen it. More photos make the "
         "interval narrower; several photos of the same scene make the estimate too high."

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import streamlit as st
 
-from thirtytwo.app.components import show_error
+from thirtytwo.app.components import show_error, show_verdict
 from thirtytwo.app.curves import curves
 from thirtytwo.app.jobs import Job, JobStore, State, problem_of
 from thirtytwo.app.library import Entry, add_model, entries, select_model, selected_model
@@ -23,7 +23,7 @@ from thirtytwo.errors import ThirtytwoError
 from thirtytwo.fewshot import assess, suggest_next_steps
 from thirtytwo.inference.classifier import model_name
 from thirtytwo.rundir import RunDir
-from thirtytwo.text import as_markdown, as_printable, capitalized, counted, interval, percent
+from thirtytwo.text import as_markdown, as_printable, counted, interval, percent
 
 REFRESH_SECONDS = 2.0
 _KILL_AFTER = 15.0
@@ -33,7 +33,6 @@ _TECHNICAL = re.compile(r"recipe \S+, seed \d")
 """What begins a line of the log that only experts need."""
 _FEW = 100
 """Number of test images below which the page says that they are few."""
-_COLORS = {"weak": "red", "fair": "orange", "good": "green"}
 _REPORT_HEIGHT = 800
 _KILLED = (
     "The process ended without a message: it was killed, memory ran out, or the computer was switched off. "
@@ -225,10 +224,7 @@ def _show_result(job: Job) -> None:
 
 def _show_verdict(metrics: Mapping[str, Any]) -> None:
     """Show in words how much better than guessing the model is, and whether there are too few images to know."""
-    verdict = assess(metrics["accuracy"], [int(one["support"]) for one in metrics["per_class"]])
-    if verdict is not None:
-        word, guessing = verdict.sentence.split("; ")
-        st.markdown(f":{_COLORS[word]}-badge[{capitalized(word)}] · {guessing}")
+    show_verdict(assess(metrics["accuracy"], [int(one["support"]) for one in metrics["per_class"]]))
     if metrics["n"] < _FEW:
         st.caption(
             f"{counted(metrics['n'], 'test image')} are few: on other images, the share of right answers may lie "
