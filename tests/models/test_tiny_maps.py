@@ -36,6 +36,15 @@ def test_equal_to_pytorch(side: int, padding: int, height: int, width: int) -> N
         assert found.is_contiguous(memory_format=torch.channels_last)
 
 
+@pytest.mark.parametrize(("height", "width"), [(7, 7), (5, 9), (4, 4)])
+@pytest.mark.parametrize(("side", "padding"), [(2, 0), (4, 1)])
+def test_larger_maps_under_filters_with_an_even_side(side: int, padding: int, height: int, width: int) -> None:
+    maps, filters = some((4, 6, height, width), 0, torch.float64), some((5, 6, side, side), 1, torch.float64)
+    ours, theirs = (run(maps, filters, padding, ours=one) for one in (True, False))
+    for found, expected in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(found, expected)
+
+
 def test_a_bias_is_added() -> None:
     maps, filters = some((4, 6, 2, 2), 0, torch.float64), some((5, 6, 3, 3), 1, torch.float64)
     bias = torch.linspace(-1, 1, 5, dtype=torch.float64)
@@ -74,10 +83,12 @@ def test_only_the_gradients_that_are_needed(kind: str) -> None:
     torch.testing.assert_close(wanted.grad, expected)
 
 
-@pytest.mark.parametrize("kind", ["large maps", "evaluation", "no gradient", "contiguous"])
+@pytest.mark.parametrize("kind", ["large maps", "even side", "evaluation", "no gradient", "contiguous"])
 def test_pytorchs_own_is_used_elsewhere(kind: str) -> None:
-    side = 4 if kind == "large maps" else 3
-    maps, filters = some((2, 3, side, side), 0, torch.float32), some((4, 3, 3, 3), 1, torch.float32)
+    side = {"large maps": 4, "even side": 8}.get(kind, 3)
+    filter_side = 2 if kind == "even side" else 3
+    maps = some((2, 3, side, side), 0, torch.float32)
+    filters = some((4, 3, filter_side, filter_side), 1, torch.float32)
     if kind == "no gradient":
         maps = maps.detach()
     if kind == "contiguous":
