@@ -8,11 +8,18 @@ from typing import Any
 
 import pytest
 import torch
+from timm.optim.muon import zeropower_via_newtonschulz
 from torch import Tensor, nn
 
 from thirtytwo.config.recipe import OptimizerSettings
 from thirtytwo.errors import RecipeError, UnknownNameError
-from thirtytwo.training.optimizers import MuonSGD, build_optimizer, timm_names
+from thirtytwo.training.optimizers import (
+    NEWTON_SCHULZ_COEFFICIENTS,
+    NEWTON_SCHULZ_STEPS,
+    MuonSGD,
+    build_optimizer,
+    timm_names,
+)
 
 
 def parameters() -> dict[str, list[nn.Parameter]]:
@@ -106,6 +113,16 @@ def test_muons_step_is_nearly_orthogonal(shape: tuple[int, ...]) -> None:
     assert float(found.min()) > 0.5, found
     assert float(found.max()) < 1.3, found
     assert float((left.T @ step @ right.T).diag().min()) > 0.4, "same singular vectors"
+
+
+@pytest.mark.parametrize("shape", [(8, 4, 3, 3), (32, 3, 2, 2)])
+def test_muons_step_is_that_of_flattened_filters_in_any_layout(shape: tuple[int, ...]) -> None:
+    gradient = torch.randn(shape, generator=torch.Generator().manual_seed(3))
+    flat = gradient.flatten(1).mul(1.6)  # Nesterov's direction at the first step
+    expected = zeropower_via_newtonschulz(flat, NEWTON_SCHULZ_STEPS, NEWTON_SCHULZ_COEFFICIENTS, dtype=torch.float32)
+    for layout in (torch.contiguous_format, torch.channels_last):
+        step = -muon_step(gradient.contiguous(memory_format=layout))
+        torch.testing.assert_close(step.flatten(1), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_muon_is_scale_invariant() -> None:

@@ -64,9 +64,10 @@ class MuonSGD(torch.optim.Optimizer):
         direction = self._momentum(parameter, parameter.grad, group["momentum"])
         if group["renormalise"]:
             parameter.mul_(len(parameter) ** 0.5 / parameter.norm().clamp(min=NORM_FLOOR))
-        flat = direction.reshape(len(direction), -1)  # (out, in · kernel²)
+        rows = direction.movedim(1, -1)  # (out, kernel, kernel, in): as channels-last filters lie in memory
+        flat = rows.reshape(len(rows), -1)  # the order of columns does not change the result
         step = zeropower_via_newtonschulz(flat, NEWTON_SCHULZ_STEPS, NEWTON_SCHULZ_COEFFICIENTS, dtype=self._arithmetic)
-        parameter.add_(step.reshape(direction.shape).to(parameter.dtype), alpha=-group["lr"])
+        parameter.add_(step.reshape(rows.shape).movedim(-1, 1).to(parameter.dtype), alpha=-group["lr"])
 
     def _move_plain(self, parameter: Tensor, group: dict[str, Any]) -> None:
         assert parameter.grad is not None
