@@ -44,6 +44,7 @@ from thirtytwo.cli.main import app, run_command
 from thirtytwo.config.recipe import Recipe
 from thirtytwo.config.resolve import read_recipe
 from thirtytwo.config.settings import parse_settings
+from thirtytwo.registry import Registry
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -425,8 +426,28 @@ def shortened(arguments: list[str]) -> list[str]:
 
 
 @pytest.fixture
+def registries(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Forgets what the blocks of a page register, so that it is not there in other tests."""
+    register, registered = Registry.register, []
+
+    def note(registry: Registry[Any], name: str) -> Callable[[Any], Any]:
+        registered.append((registry, name))
+        return register(registry, name)
+
+    monkeypatch.setattr(Registry, "register", note)
+    yield
+    for registry, name in registered:
+        if getattr(registry._entries.get(name), "__module__", None) == "__main__":  # not what was imported meanwhile
+            del registry._entries[name]
+
+
+@pytest.fixture
 def make_runner(
-    tmp_path: Path, noise_cifar: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    noise_cifar: Path,
+    registries: None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> Iterator[Callable[[Callable[[str, Path], None]], Runner]]:
     """Gives a `Runner` in a folder with `my-images` and `photo.jpg`, which makes runs with the function given."""
     monkeypatch.chdir(tmp_path)
