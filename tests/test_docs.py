@@ -9,6 +9,7 @@ these changes:
 
 - training takes one epoch on the CPU, and reads at most 100 images of CIFAR, which is noise in CIFAR's layout, with an
   imbalance of 10 instead of 100, at which classes would have no image left;
+- out-of-distribution detection is measured on 100 images of each default set;
 - `tune` has two trials, each `serve` and `app` a free port. They are ended once they respond.
 """
 
@@ -503,6 +504,8 @@ def test_page_runs_top_to_bottom(
 
     monkeypatch.setattr(workflow, "train", train_briefly)
     monkeypatch.setattr("thirtytwo.workflows.series.train", train_briefly)
+    monkeypatch.setattr("thirtytwo.evaluation.ood.FULL_SIDE", 1)  # sets of images with a longer side have
+    monkeypatch.setattr("thirtytwo.evaluation.ood.FEWEST", 100)  # this number of images
 
     def make_run(data: str, run: Path) -> None:
         kept = trained_runs / data
