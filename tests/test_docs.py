@@ -9,6 +9,7 @@ these changes:
 
 - training takes one epoch on the CPU, and reads at most 100 images of CIFAR, which is noise in CIFAR's layout, with an
   imbalance of 10 instead of 100, at which classes would have no image left;
+- out-of-distribution detection is measured on 100 images of each default set;
 - `tune` has two trials, each `serve` and `app` a free port. They are ended once they respond.
 """
 
@@ -44,6 +45,7 @@ from thirtytwo.cli.main import app, run_command
 from thirtytwo.config.recipe import Recipe
 from thirtytwo.config.resolve import read_recipe
 from thirtytwo.config.settings import parse_settings
+from thirtytwo.registry import Registry
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -425,8 +427,28 @@ def shortened(arguments: list[str]) -> list[str]:
 
 
 @pytest.fixture
+def registries(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Forgets what the blocks of a page register, so that it is not there in other tests."""
+    register, registered = Registry.register, []
+
+    def note(registry: Registry[Any], name: str) -> Callable[[Any], Any]:
+        registered.append((registry, name))
+        return register(registry, name)
+
+    monkeypatch.setattr(Registry, "register", note)
+    yield
+    for registry, name in registered:
+        if getattr(registry._entries.get(name), "__module__", None) == "__main__":  # not what was imported meanwhile
+            del registry._entries[name]
+
+
+@pytest.fixture
 def make_runner(
-    tmp_path: Path, noise_cifar: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    noise_cifar: Path,
+    registries: None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> Iterator[Callable[[Callable[[str, Path], None]], Runner]]:
     """Gives a `Runner` in a folder with `my-images` and `photo.jpg`, which makes runs with the function given."""
     monkeypatch.chdir(tmp_path)
@@ -482,6 +504,8 @@ def test_page_runs_top_to_bottom(
 
     monkeypatch.setattr(workflow, "train", train_briefly)
     monkeypatch.setattr("thirtytwo.workflows.series.train", train_briefly)
+    monkeypatch.setattr("thirtytwo.evaluation.ood.FULL_SIDE", 1)  # sets of images with a longer side have
+    monkeypatch.setattr("thirtytwo.evaluation.ood.FEWEST", 100)  # this number of images
 
     def make_run(data: str, run: Path) -> None:
         kept = trained_runs / data
