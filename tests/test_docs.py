@@ -249,13 +249,16 @@ def test_every_command_is_run_or_listed() -> None:
     assert [pattern for pattern in NOT_RUN if not any(re.match(pattern, line) for line in every)] == []
 
 
-def write_images(folder: Path, *, seed: int, size: tuple[int, int] = (48, 36)) -> None:
-    """Noise of three classes, each with a colour of its own."""
+def write_images(folder: Path, *, seed: int, size: tuple[int, int] = (48, 36), per_class: int = 90) -> None:
+    """Noise of three classes, each with a colour of its own.
+
+    By default there are enough images that evaluate --coverage 0.95 has enough held out.
+    """
     random = np.random.default_rng(seed)
     width, height = size
     for number, name in enumerate(("cat", "dog", "parrot")):
         (folder / name).mkdir(parents=True)
-        for index in range(90):  # so that enough images are held out for evaluate --coverage 0.95
+        for index in range(per_class):
             pixels = random.integers(0, 120, (height, width, 3)) + np.eye(3, dtype=np.int64)[number] * 120
             Image.fromarray(pixels.astype(np.uint8)).save(folder / name / f"{index}.jpg")
 
@@ -297,7 +300,7 @@ MAKE: dict[str, Callable[[Path], object]] = {
     "my-images": lambda path: write_images(path, seed=0),
     "more-images": lambda path: write_images(path, seed=1),
     "photo.jpg": lambda path: Image.new("RGB", (48, 36), (200, 90, 40)).save(path),
-    "my-photos": lambda path: write_images(path, seed=2, size=(128, 96)),
+    "my-photos": lambda path: write_images(path, seed=2, size=(128, 96), per_class=30),
     "labels.csv": write_table,
     "my-parquet": lambda path: run_command(["data", "export", "my-images", "--format", "parquet", "--out", str(path)]),
     "cifar-10-batches-bin": lambda path: write_cifar("binary 10", path.parent),
