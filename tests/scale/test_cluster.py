@@ -238,6 +238,46 @@ def test_failure_with_the_same_versions_names_its_reason(
     assert f"Both run Ray {cluster.ray.__version__}" in line
 
 
+FAILED_STARTS = """
+import ray.util.client.worker as worker
+connect, fails = worker.Worker._server_init, iter(range({}))
+def start(*given):
+    for number in fails:
+        with open({!r}, "a") as file:
+            file.write("failed")
+        raise ConnectionAbortedError("Traceback\\nRuntimeError: Starting Ray client server failed. See the .err file.")
+    return connect(*given)
+worker.Worker._server_init = start
+"""
+"""As where the process dies that the client server starts for a client."""
+
+
+@pytest.mark.long
+@pytest.mark.filterwarnings("default")
+def test_a_client_server_that_fails_to_start_is_asked_again(
+    cluster: Any, command: Callable[[str], list[object]], thirtytwo_process: Callable[..., Any], tmp_path: Path
+) -> None:
+    failed = tmp_path / "failed"
+    ended = thirtytwo_process(*command(cluster.client), program=FAILED_STARTS.format(2, str(failed)))
+    assert ended.returncode == 0, ended.stderr
+    assert failed.read_text() == "failed" * 2
+    assert "Starting" not in ended.stderr
+    assert "channel" not in ended.stderr
+
+
+@pytest.mark.long
+@pytest.mark.filterwarnings("default")
+def test_a_client_server_that_never_starts(
+    cluster: Any, command: Callable[[str], list[object]], mistake: Callable[..., str], tmp_path: Path
+) -> None:
+    failed = tmp_path / "failed"
+    line = mistake(*command(cluster.client), program=FAILED_STARTS.format(100, str(failed)))
+    assert failed.read_text() == "failed" * module.STARTS
+    assert f"{cluster.client} could not start a process for this client" in line
+    assert module.FORKING in line
+    assert not (tmp_path / "out").exists()
+
+
 AUTHENTICATION = """
 import os, sys
 from thirtytwo.scale.cluster import open_cluster
