@@ -268,11 +268,12 @@ def _streams_that_end(place: Address) -> Iterator[None]:
 
 
 def _end_streams(over: threading.Event) -> None:
-    from ray.util.client import ray as client
+    from ray.util import client
 
+    contexts: Any = client.ray
     with suppress(AttributeError):  # another version of Ray
         while not over.wait(0.1):
-            worker = client.get_context().client_worker
+            worker = contexts.get_context().client_worker
             if worker is not None and worker._in_shutdown:
                 worker.channel.close()
                 return
