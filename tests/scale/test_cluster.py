@@ -278,6 +278,21 @@ def test_a_client_server_that_never_starts(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.long
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("client", [True, False])
+def test_the_other_port_of_a_head(
+    cluster: Any, command: Callable[[str], list[object]], mistake: Callable[..., str], client: bool
+) -> None:
+    head, server = cluster.address, cluster.client.removeprefix("ray://")
+    line = mistake(*command(f"ray://{head}" if client else server))
+    if client:
+        assert f"ray://{head} is a head node" in line
+        assert f"--on {head}" in line
+    else:
+        assert f"{server} is not the head node" in line
+
+
 AUTHENTICATION = """
 import os, sys
 from thirtytwo.scale.cluster import open_cluster
@@ -328,6 +343,26 @@ def test_token_of_another_cluster(cluster: Any, process_environment: dict[str, s
 def test_token_of_the_cluster(process_environment: dict[str, str]) -> None:
     pytest.importorskip("ray")
     assert run_with_token(process_environment, HEAD_WITH_TOKEN, AUTHENTICATION) == "42 True True token"
+
+
+OTHER_TOKEN = """
+import os, sys
+from thirtytwo.errors import ClusterError
+from thirtytwo.scale.cluster import open_cluster
+os.environ["RAY_AUTH_TOKEN"] = "f" * 64
+try:
+    with open_cluster(sys.argv[1]):
+        print("connected")
+except ClusterError as error:
+    print(error)
+"""
+
+
+@pytest.mark.long
+@pytest.mark.filterwarnings("default")
+def test_another_token_than_that_of_the_cluster(process_environment: dict[str, str]) -> None:
+    pytest.importorskip("ray")
+    assert "asks for a token" in run_with_token(process_environment, HEAD_WITH_TOKEN, OTHER_TOKEN)
 
 
 def alive(ray: Any) -> int:

@@ -21,7 +21,7 @@ from typing import Any, Literal, NamedTuple
 from thirtytwo.errors import ClusterError, require
 from thirtytwo.io import expand_home
 from thirtytwo.machine import package_version
-from thirtytwo.process import quiet_loggers
+from thirtytwo.process import library_attribute, quiet_loggers
 from thirtytwo.text import first_line
 
 EXTRA = "scale"
@@ -54,6 +54,8 @@ _CHECK = f"Check the address: ray://HOST:{CLIENT_PORT} from outside of the clust
 _FAILED_START = ("Starting Ray client server failed", "Proxy failed to Connect to backend")
 """Errors of a client server whose process for a client has died, or does not respond."""
 _HOST_PORT = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^\s:/\[\]]+):(?P<port>\d{1,5})")
+_SHOWN = "_worker_logs_enabled"
+"""Whether Ray prints on this command's standard output that workers died, although their work is repeated."""
 _VERSIONS = re.compile(r"Ray: (\S+)\s+Python: (\S+)")
 
 
@@ -164,6 +166,8 @@ def open_cluster(on: str, *, cpus: int | None = None, modules: Sequence[str] = N
         yield _checked(ray, address, started=False, modules=modules)
         return
     with ExitStack() as connection:
+        if hasattr(ray._private.worker, _SHOWN):
+            connection.enter_context(library_attribute(ray._private.worker, _SHOWN, False))
         started = _connect(ray, address, cpus, connection)
         connection.callback(ray.shutdown)
         yield _checked(ray, address, started=started, modules=modules)
@@ -411,8 +415,29 @@ def _check_reachable(address: Address) -> None:
         reason = f"{host} is not a name of a machine"
     if reason:
         raise ClusterError(f"No Ray cluster can be reached at {address}: {reason}.", _CHECK)
-    if os.environ.get("RAY_USE_TLS", "0") == "0" and not _speaks_grpc(f"{address.host}:{address.port}"):
+    if os.environ.get("RAY_USE_TLS", "0") != "0":
+        return
+    place = f"{address.host}:{address.port}"
+    if not _speaks_grpc(place):
         raise ClusterError(f"What responds at {address} is not a Ray cluster.", _CHECK)
+    from ray._private.grpc_utils import init_grpc_channel
+
+    try:
+        answer = _ask_head(init_grpc_channel(place, asynchronous=False))  # with the user's token
+    except Exception:  # where there is none, although RAY_AUTH_MODE asks for one: reported when Ray connects
+        return
+    if answer == "UNAUTHENTICATED":
+        raise ClusterError(
+            f"The Ray cluster {address} asks for a token; this process has none, or another one.",
+            "Copy ~/.ray/auth_token from its head node to this machine, or set RAY_AUTH_TOKEN.",
+        )
+    if address.kind == "client" and answer == "OK":
+        raise ClusterError(
+            f"What responds at {address} is a head node, not its client server.",
+            f"Give --on {place} on a machine of the cluster, or ray://{address.host}:{CLIENT_PORT} outside of it.",
+        )
+    if address.kind == "head" and answer == "UNIMPLEMENTED":
+        raise ClusterError(f"What responds at {address} is not the head node of a Ray cluster.", _CHECK)
 
 
 def _speaks_grpc(place: str) -> bool:
@@ -444,13 +469,19 @@ def _is_open(place: str) -> bool:
     """Whether the cluster whose head node responds there asks for no token."""
     if os.environ.get("RAY_USE_TLS", "0") != "0":
         return False
+    return _ask_head(require("grpc", EXTRA).insecure_channel(place)) == "OK"
+
+
+def _ask_head(channel: Any) -> str:
+    """How what responds answers a call to head nodes: OK, or the name of an error of gRPC; closes the channel."""
     grpc = require("grpc", EXTRA)
-    with grpc.insecure_channel(place) as channel:
-        try:
-            channel.unary_unary(_CHECK_ALIVE)(b"", timeout=REACH_SECONDS)
-        except grpc.RpcError:
-            return False
-    return True
+    try:
+        channel.unary_unary(_CHECK_ALIVE)(b"", timeout=REACH_SECONDS)
+    except grpc.RpcError as error:
+        return str(error.code().name)
+    finally:
+        channel.close()
+    return "OK"
 
 
 def set_authentication(ray: Any, mode: str | None) -> None:
