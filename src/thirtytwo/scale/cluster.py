@@ -420,12 +420,9 @@ def _check_reachable(address: Address) -> None:
     place = f"{address.host}:{address.port}"
     if not _speaks_grpc(place):
         raise ClusterError(f"What responds at {address} is not a Ray cluster.", _CHECK)
-    from ray._private.grpc_utils import init_grpc_channel
-
-    try:
-        answer = _ask_head(init_grpc_channel(place, asynchronous=False))  # with the user's token
-    except Exception:  # where there is none, although RAY_AUTH_MODE asks for one: reported when Ray connects
-        return
+    answer = _ask_head(require("grpc", EXTRA).insecure_channel(place))
+    if answer == "UNAUTHENTICATED":
+        answer = _ask_head_with_token(place)
     if answer == "UNAUTHENTICATED":
         raise ClusterError(
             f"The Ray cluster {address} asks for a token; this process has none, or another one.",
@@ -438,6 +435,16 @@ def _check_reachable(address: Address) -> None:
         )
     if address.kind == "head" and answer == "UNIMPLEMENTED":
         raise ClusterError(f"What responds at {address} is not the head node of a Ray cluster.", _CHECK)
+
+
+def _ask_head_with_token(place: str) -> str:
+    """`_ask_head` with the user's token, which Ray reads once; not for a cluster that asks for none."""
+    from ray._private.grpc_utils import init_grpc_channel
+
+    try:
+        return _ask_head(init_grpc_channel(place, asynchronous=False))
+    except Exception:  # there is none, although RAY_AUTH_MODE asks for one
+        return "UNAUTHENTICATED"
 
 
 def _speaks_grpc(place: str) -> bool:
