@@ -238,6 +238,61 @@ def test_failure_with_the_same_versions_names_its_reason(
     assert f"Both run Ray {cluster.ray.__version__}" in line
 
 
+FAILED_STARTS = """
+import ray.util.client.worker as worker
+connect, fails = worker.Worker._server_init, iter(range({}))
+def start(*given):
+    for number in fails:
+        with open({!r}, "a") as file:
+            file.write("failed")
+        raise ConnectionAbortedError("Traceback\\nRuntimeError: Starting Ray client server failed. See the .err file.")
+    return connect(*given)
+worker.Worker._server_init = start
+"""
+"""As where the process dies that the client server starts for a client."""
+
+
+@pytest.mark.long
+@pytest.mark.filterwarnings("default")
+def test_a_client_server_that_fails_to_start_is_asked_again(
+    cluster: Any, command: Callable[[str], list[object]], thirtytwo_process: Callable[..., Any], tmp_path: Path
+) -> None:
+    failed = tmp_path / "failed"
+    ended = thirtytwo_process(*command(cluster.client), program=FAILED_STARTS.format(2, str(failed)))
+    assert ended.returncode == 0, ended.stderr
+    assert failed.read_text() == "failed" * 2
+    assert "Starting" not in ended.stderr
+    assert "channel" not in ended.stderr
+
+
+@pytest.mark.long
+@pytest.mark.filterwarnings("default")
+def test_a_client_server_that_never_starts(
+    cluster: Any, command: Callable[[str], list[object]], mistake: Callable[..., str], tmp_path: Path
+) -> None:
+    failed = tmp_path / "failed"
+    line = mistake(*command(cluster.client), program=FAILED_STARTS.format(100, str(failed)))
+    assert failed.read_text() == "failed" * module.STARTS
+    assert f"{cluster.client} could not start a process for this client" in line
+    assert module.FORKING in line
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.long
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("client", [True, False])
+def test_the_other_port_of_a_head(
+    cluster: Any, command: Callable[[str], list[object]], mistake: Callable[..., str], client: bool
+) -> None:
+    head, server = cluster.address, cluster.client.removeprefix("ray://")
+    line = mistake(*command(f"ray://{head}" if client else server))
+    if client:
+        assert f"ray://{head} is a head node" in line
+        assert f"--on {head}" in line
+    else:
+        assert f"{server} is not the head node" in line
+
+
 AUTHENTICATION = """
 import os, sys
 from thirtytwo.scale.cluster import open_cluster
@@ -288,6 +343,26 @@ def test_token_of_another_cluster(cluster: Any, process_environment: dict[str, s
 def test_token_of_the_cluster(process_environment: dict[str, str]) -> None:
     pytest.importorskip("ray")
     assert run_with_token(process_environment, HEAD_WITH_TOKEN, AUTHENTICATION) == "42 True True token"
+
+
+OTHER_TOKEN = """
+import os, sys
+from thirtytwo.errors import ClusterError
+from thirtytwo.scale.cluster import open_cluster
+os.environ["RAY_AUTH_TOKEN"] = "f" * 64
+try:
+    with open_cluster(sys.argv[1]):
+        print("connected")
+except ClusterError as error:
+    print(error)
+"""
+
+
+@pytest.mark.long
+@pytest.mark.filterwarnings("default")
+def test_another_token_than_that_of_the_cluster(process_environment: dict[str, str]) -> None:
+    pytest.importorskip("ray")
+    assert "asks for a token" in run_with_token(process_environment, HEAD_WITH_TOKEN, OTHER_TOKEN)
 
 
 def alive(ray: Any) -> int:

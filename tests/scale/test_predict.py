@@ -203,6 +203,22 @@ def test_killed_command_is_continued(
     assert not list(out.glob("predictions/.part*"))
 
 
+def test_killed_worker_is_not_reported(
+    cluster: Any, photographs: Path, colour_model: Path, tmp_path: Path, process_environment: dict[str, str]
+) -> None:
+    out = tmp_path / "out"
+    command = [sys.executable, "-c", KILLED, str(photographs), str(out), str(colour_model), cluster.address]
+    with subprocess.Popen(
+        command, env=process_environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        wait_until(lambda: finished_parts(out) or process.poll() is not None)
+        workers()[0].kill()
+        shown, _ = process.communicate(timeout=SECONDS)
+    assert process.returncode == 0, shown
+    assert len(finished_parts(out)) == COUNT
+    assert "raylet" not in shown
+
+
 def finished_parts(out: Path) -> dict[str, int]:
     """When each part was written."""
     return {part.name: part.stat().st_mtime_ns for part in out.glob("predictions/part*")}
@@ -300,6 +316,7 @@ def test_command_and_its_errors(
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "file").touch()
     (tmp_path / "empty").mkdir()
+    (tmp_path / "folders" / "flowers").mkdir(parents=True)
     left = tmp_path / "left"
     for folder, name, content in (
         ("parts alone", "predictions/part-00000.parquet", b"PAR1"),
@@ -322,6 +339,8 @@ def test_command_and_its_errors(
         ((image_folder, *model, "--out", tmp_path / "other"), "other files"),
         ((image_folder, *model, "--out", tmp_path / "other" / "file"), "is a file"),
         ((image_folder, *model, "--out", tmp_path / "other" / "file" / "below"), "cannot be created"),
+        ((image_folder, *model, "--out", tmp_path), "other files"),
+        ((image_folder, *model, "--out", tmp_path / "folders"), "other files (flowers)"),
         ((image_folder, *model, "--out", left / "parts alone"), "no job.json of an interrupted prediction"),
         ((image_folder, *model, "--out", left / "errors"), "no job.json of an interrupted prediction"),
         ((image_folder, *model, "--out", left / "job"), "job.json is damaged"),
@@ -336,6 +355,7 @@ def test_command_and_its_errors(
         assert code == 2, shown
         assert named in shown
         assert len(shown.splitlines()) <= 2, shown
+    assert not (tmp_path / "new").exists()
     code, shown = run(image_folder, *model, "--out", out, "--top", "1", "--tta", "all", "--force")
     assert code == 0, shown
     expected = load(colour_model).predict(sorted(image_folder.glob("*.png")), tta="all")

@@ -299,10 +299,12 @@ def ask(port: int, head: bytes, body: Iterable[bytes] = ()) -> bytes:
 
 
 @pytest.fixture(scope="module", params=["plain", pytest.param("ray", marks=pytest.mark.long)])
-def running(request: pytest.FixtureRequest, launch: Callable[..., Any]) -> Any:
-    """The command, as it is and with replicas."""
+def running(request: pytest.FixtureRequest, launch: Callable[..., Any]) -> Iterator[Any]:
+    """The command, as it is and with replicas, which end with it only if it is not killed."""
     on = () if request.param == "plain" else ("--on", request.getfixturevalue("cluster"))
-    return launch("--timeout", "2", *on)
+    started = launch("--timeout", "2", *on)
+    yield started
+    started.stop()
 
 
 HEAD = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=x\r\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import platform
 import re
@@ -13,14 +14,14 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from thirtytwo.errors import ClusterError, require
 from thirtytwo.io import expand_home
 from thirtytwo.machine import package_version
-from thirtytwo.process import quiet_loggers
+from thirtytwo.process import library_attribute, quiet_loggers
 from thirtytwo.text import first_line
 
 EXTRA = "scale"
@@ -36,17 +37,25 @@ VERSIONS_SECONDS = 30.0
 """Time for a cluster to say which versions it runs, for which it starts a process."""
 ATTEMPTS = 3
 """How often it is asked."""
+STARTS, STARTS_SECONDS = 6, 60.0
+"""How often a client server is asked to start a process for this client, and the time after which it no longer is."""
 NEEDED = ("pandas", "pyarrow", "onnxruntime")
 """Modules that the extra installs and every worker needs."""
 TRAINING = ("torch", "lightning", "optuna")
 """Modules that the extra `train` installs and workers need for trials of a tuning."""
 _ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 """Variables that Ray reads when it is imported: no usage reports, and no warning about workers without a GPU."""
+FORKING = "GRPC_ENABLE_FORK_SUPPORT=0"
+"""Setting of a head node with which its client server does not fail to start processes."""
 _MODE = "RAY_AUTH_MODE"
 _CHECK_ALIVE = "/ray.rpc.NodeInfoGcsService/CheckAlive"
 """A call that every head node answers; an empty message is a request."""
 _CHECK = f"Check the address: ray://HOST:{CLIENT_PORT} from outside of the cluster, HOST:{HEAD_PORT} from inside."
+_FAILED_START = ("Starting Ray client server failed", "Proxy failed to Connect to backend")
+"""Errors of a client server whose process for a client has died, or does not respond."""
 _HOST_PORT = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^\s:/\[\]]+):(?P<port>\d{1,5})")
+_SHOWN = "_worker_logs_enabled"
+"""Whether Ray prints on this command's standard output that workers died, although their work is repeated."""
 _VERSIONS = re.compile(r"Ray: (\S+)\s+Python: (\S+)")
 
 
@@ -157,6 +166,8 @@ def open_cluster(on: str, *, cpus: int | None = None, modules: Sequence[str] = N
         yield _checked(ray, address, started=False, modules=modules)
         return
     with ExitStack() as connection:
+        if hasattr(ray._private.worker, _SHOWN):
+            connection.enter_context(library_attribute(ray._private.worker, _SHOWN, False))
         started = _connect(ray, address, cpus, connection)
         connection.callback(ray.shutdown)
         yield _checked(ray, address, started=started, modules=modules)
@@ -221,12 +232,55 @@ def _place_here(ray: Any, address: str | None) -> str | None:
 
 
 def _init(ray: Any, place: Address, **options: Any) -> None:
+    """Connect; again where a client server failed to start a process for this client.
+
+    It forks while threads of it use gRPC, which ends one in some of the new processes: `F … ev_epoll1_linux.cc … Check
+    failed: next_worker->state == KICKED` in ray_client_server.err.
+    """
+    end = time.monotonic() + STARTS_SECONDS
+    for attempt in range(1, STARTS + 1):
+        try:
+            with _same_signals(), _without_log_level(), _streams_that_end(place):
+                ray.init(**options, **_quiet())
+            return
+        except Exception as error:  # Ray raises errors of no class of its own
+            ray.shutdown()
+            if not _is_failed_start(place, error) or attempt == STARTS or time.monotonic() > end:
+                raise _connection_error(ray, place, error) from error
+        time.sleep(0.5)
+
+
+def _is_failed_start(place: Address, error: BaseException) -> bool:
+    return place.kind == "client" and any(reason in str(error) for reason in _FAILED_START)
+
+
+@contextmanager
+def _streams_that_end(place: Address) -> Iterator[None]:
+    """End the streams of a client that gives up; the client server would hold them for 40 seconds."""
+    if place.kind != "client":
+        yield
+        return
+    over = threading.Event()
+    watcher = threading.Thread(target=_end_streams, args=(over,), daemon=True)
+    watcher.start()
     try:
-        with _same_signals(), _without_log_level():
-            ray.init(**options, **_quiet())
-    except Exception as error:  # Ray raises errors of no class of its own
-        ray.shutdown()
-        raise _connection_error(ray, place, error) from error
+        with quiet_loggers("ray.util.client", level=logging.CRITICAL):
+            yield
+    finally:
+        over.set()
+        watcher.join()
+
+
+def _end_streams(over: threading.Event) -> None:
+    from ray.util import client
+
+    contexts: Any = client.ray
+    with suppress(AttributeError):  # another version of Ray
+        while not over.wait(0.1):
+            worker = contexts.get_context().client_worker
+            if worker is not None and worker._in_shutdown:
+                worker.channel.close()
+                return
 
 
 def _quiet() -> dict[str, Any]:
@@ -239,6 +293,13 @@ def _connection_error(ray: Any, address: Address, error: BaseException) -> Clust
     Ray compares versions last. Before, another version may not understand what this one sends, and the reason that it
     then gives is none for users. So a client server is asked for its versions.
     """
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]  # the last one of a server's traceback
+    reason = (lines[-1] if lines else type(error).__name__).rstrip(".")
+    if _is_failed_start(address, error):
+        return ClusterError(
+            f"The Ray cluster {address} could not start a process for this client: {reason}.",
+            f"Run the command again. Where this happens often, start the head node with {FORKING}.",
+        )
     found = _versions(error)
     here = found[1] if found else Versions(ray.__version__, platform.python_version())
     there = found[0] if found else _ask_versions(address) if address.kind == "client" else None
@@ -246,8 +307,6 @@ def _connection_error(ray: Any, address: Address, error: BaseException) -> Clust
         return ClusterError(
             f"The Ray cluster {address} runs {there}; this process runs {here}.", _same_versions(there, here)
         )
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]  # the last one of a server's traceback
-    reason = (lines[-1] if lines else type(error).__name__).rstrip(".")
     if address.kind == "any":  # there is no address that could be wrong
         return ClusterError(
             f"A Ray cluster could not be started on this machine: {reason}.",
@@ -356,8 +415,36 @@ def _check_reachable(address: Address) -> None:
         reason = f"{host} is not a name of a machine"
     if reason:
         raise ClusterError(f"No Ray cluster can be reached at {address}: {reason}.", _CHECK)
-    if os.environ.get("RAY_USE_TLS", "0") == "0" and not _speaks_grpc(f"{address.host}:{address.port}"):
+    if os.environ.get("RAY_USE_TLS", "0") != "0":
+        return
+    place = f"{address.host}:{address.port}"
+    if not _speaks_grpc(place):
         raise ClusterError(f"What responds at {address} is not a Ray cluster.", _CHECK)
+    answer = _ask_head(require("grpc", EXTRA).insecure_channel(place))
+    if answer == "UNAUTHENTICATED":
+        answer = _ask_head_with_token(place)
+    if answer == "UNAUTHENTICATED":
+        raise ClusterError(
+            f"The Ray cluster {address} asks for a token; this process has none, or another one.",
+            "Copy ~/.ray/auth_token from its head node to this machine, or set RAY_AUTH_TOKEN.",
+        )
+    if address.kind == "client" and answer == "OK":
+        raise ClusterError(
+            f"What responds at {address} is a head node, not its client server.",
+            f"Give --on {place} on a machine of the cluster, or ray://{address.host}:{CLIENT_PORT} outside of it.",
+        )
+    if address.kind == "head" and answer == "UNIMPLEMENTED":
+        raise ClusterError(f"What responds at {address} is not the head node of a Ray cluster.", _CHECK)
+
+
+def _ask_head_with_token(place: str) -> str:
+    """`_ask_head` with the user's token, which Ray reads once; not for a cluster that asks for none."""
+    from ray._private.grpc_utils import init_grpc_channel
+
+    try:
+        return _ask_head(init_grpc_channel(place, asynchronous=False))
+    except Exception:  # there is none, although RAY_AUTH_MODE asks for one
+        return "UNAUTHENTICATED"
 
 
 def _speaks_grpc(place: str) -> bool:
@@ -389,13 +476,19 @@ def _is_open(place: str) -> bool:
     """Whether the cluster whose head node responds there asks for no token."""
     if os.environ.get("RAY_USE_TLS", "0") != "0":
         return False
+    return _ask_head(require("grpc", EXTRA).insecure_channel(place)) == "OK"
+
+
+def _ask_head(channel: Any) -> str:
+    """How what responds answers a call to head nodes: OK, or the name of an error of gRPC; closes the channel."""
     grpc = require("grpc", EXTRA)
-    with grpc.insecure_channel(place) as channel:
-        try:
-            channel.unary_unary(_CHECK_ALIVE)(b"", timeout=REACH_SECONDS)
-        except grpc.RpcError:
-            return False
-    return True
+    try:
+        channel.unary_unary(_CHECK_ALIVE)(b"", timeout=REACH_SECONDS)
+    except grpc.RpcError as error:
+        return str(error.code().name)
+    finally:
+        channel.close()
+    return "OK"
 
 
 def set_authentication(ray: Any, mode: str | None) -> None:

@@ -206,12 +206,13 @@ def _refuse_file(store: Store) -> None:
 
 
 def _refuse_other_files(store: Store, held: bool) -> None:
-    """Check that the output folder has no other files than those of a job, if it holds one."""
+    """Check that the output folder has no other files and folders than those of a job, if it holds one."""
     own = (SHARDS, ".lock", *([JOB] if held else []))
     others = [name for name in store.names() if name not in own]
     parts = (name for folder in (PREDICTIONS, ERRORS) for name in store.names(folder))
     others += [name for name in parts if not (held and _is_part(name))]
     others = [name for name in others if not is_unfinished(name)]
+    others += [name for name in store.folders() if name not in (PREDICTIONS, ERRORS)]
     if others:
         raise OutputError(
             f"{store.address} holds other files ({others[0]})"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from inspect import Parameter, signature
 from pathlib import Path
@@ -133,12 +133,19 @@ def run_job(request: Request, model: bytes, workers: int, force: bool, report: R
 
 @contextmanager
 def _locked(store: Store) -> Iterator[None]:
-    """Hold the lock of a local output folder, which is created."""
-    with ExitStack() as stack:
-        if store.local and store.kind() != "file":
-            store.make_folder()
-            stack.enter_context(lock_directory(Path(store.root)))
-        yield
+    """Hold the lock of a local output folder, which is created; removed again where an error leaves it empty."""
+    kind = store.kind() if store.local else "file"
+    try:
+        with ExitStack() as stack:
+            if kind != "file":
+                store.make_folder()
+                stack.enter_context(lock_directory(Path(store.root)))
+            yield
+    except ThirtytwoError:
+        if not kind:
+            with suppress(OSError):  # not empty
+                Path(store.root).rmdir()
+        raise
 
 
 def _classified(job: Job, model: bytes, shards: Sequence[Shard], workers: int) -> Iterator[dict[str, Any]]:

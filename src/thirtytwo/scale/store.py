@@ -93,18 +93,34 @@ class Store:
         """
         return sorted(name for name, _ in self._files(folder, recursive=recursive))
 
+    def folders(self) -> list[str]:
+        """Names of the folders in the root, without hidden ones and those that operating systems create.
+
+        Raises:
+            InputError: they cannot be listed.
+        """
+        kinds = require("pyarrow.fs", EXTRA).FileType
+        names = (self._name(info) for info in self._list("") if info.type == kinds.Directory)
+        return sorted(name for name in names if not is_junk(name))
+
     def _files(self, folder: str, *, recursive: bool = False) -> list[tuple[str, float | None]]:
         """Names of the files in a folder, and when each was written, in seconds; None where the store does not say."""
+        kinds = require("pyarrow.fs", EXTRA).FileType
+        return [
+            (self._name(info), None if info.mtime_ns is None else info.mtime_ns / 1e9)
+            for info in self._list(folder, recursive=recursive)
+            if info.type == kinds.File
+        ]
+
+    def _list(self, folder: str, *, recursive: bool = False) -> list[Any]:
         fs = require("pyarrow.fs", EXTRA)
         selector = fs.FileSelector(self.path(folder), allow_not_found=True, recursive=recursive)
-        prefix = len(self.root) + 1
         with self._reading(folder):
-            found = self.filesystem.get_file_info(selector)
-        return [
-            (info.path[prefix:], None if info.mtime_ns is None else info.mtime_ns / 1e9)
-            for info in found
-            if info.type == fs.FileType.File
-        ]
+            return list(self.filesystem.get_file_info(selector))
+
+    def _name(self, info: Any) -> str:
+        """The name of a listed file or folder, relative to the root."""
+        return str(info.path[len(self.root) + 1 :]).rstrip("/")
 
     @contextmanager
     def _reading(self, name: str) -> Iterator[None]:
