@@ -16,6 +16,7 @@ data, building the network, the first step of each stage, which also counts the 
 `train` trains once for each seed and writes `results/record-<data>-<name>.json` after each of them: accuracy of one
 view and with test-time augmentation, seconds, FLOPs, hardware, versions, hash of the source. Seeds that are there
 already are not trained again, and a training that was cut off continues from its last epoch (airbench94 starts again).
+Two processes with other seeds and cores may write the same file.
 Timed: all epochs, each with its augmentation; not timed: imports, reading data, building the network, checkpoints,
 evaluation.
 By default it holds out validation as the recipe says and evaluates on test; `--val` evaluates on validation instead,
@@ -318,19 +319,20 @@ def train_seeds(options: argparse.Namespace) -> int:
     if chosen.recipe is not None and Path(chosen.recipe).is_file():
         settings["recipe"] = Path(chosen.recipe).name
         settings["recipe_hash"] = hashlib.sha256(Path(chosen.recipe).read_bytes()).hexdigest()[:16]
-    content = json.loads(out.read_text(encoding="utf-8")) if out.is_file() else {"settings": settings, "runs": []}
+    content = _found(out, settings)
     if content["settings"] != json.loads(json.dumps(settings)):
         print(
             f"{out} holds results of other settings. Move it away, or choose another name with --name.", file=sys.stderr
         )
         return 2
-    runs: list[dict[str, Any]] = content["runs"]
-    flops: dict[str, int | float] = {key: content[key] for key in ("flops", "pflop") if key in content}
     for seed in map(int, options.seeds.split(",")):
-        if any(run["seed"] == seed for run in runs):
+        if any(run["seed"] == seed for run in _found(out, settings)["runs"]):
             continue
         run = train_port(options, seed, split) if chosen.recipe is None else train_once(chosen, options, seed, split)
-        runs.append(run | machine() | {"source": source_hash()})
+        content = _found(out, settings)  # another process, on other cores, may have added seeds meanwhile
+        runs: list[dict[str, Any]] = [*content["runs"], run | machine() | {"source": source_hash()}]
+        runs.sort(key=lambda one: int(one["seed"]))
+        flops: dict[str, int | float] = {key: content[key] for key in ("flops", "pflop") if key in content}
         if not flops:
             one = side(chosen, options)
             flops["flops"] = sum(stage.count * flops_of(one, stage) for stage in one.stages)
@@ -339,6 +341,14 @@ def train_seeds(options: argparse.Namespace) -> int:
         write(out, what | {"summary": summary(runs), "runs": runs}, options)
         print({key: run[key] for key in ("seed", "single", "tta", "seconds")}, flush=True)
     return 0
+
+
+def _found(out: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    """The results so far."""
+    if out.is_file():
+        content: dict[str, Any] = json.loads(out.read_text(encoding="utf-8"))
+        return content
+    return {"settings": settings, "runs": []}
 
 
 def train_once(chosen: Candidate, options: argparse.Namespace, seed: int, split: str) -> dict[str, Any]:

@@ -131,7 +131,7 @@ def test_top_must_be_positive(classifier: Classifier) -> None:
         classifier.predict(pixels(0, 0, 0), top=0)
 
 
-@pytest.mark.parametrize("count", [2, 31, 32, 33, 200])
+@pytest.mark.parametrize("count", [2, 31, 32, 33, 200, 257, 700])
 def test_order_is_kept_and_unreadable_ones_stay_in_place(
     classifier: Classifier, image_folder: Path, count: int
 ) -> None:
@@ -150,6 +150,47 @@ def test_same_alone_and_in_a_batch(classifier: Classifier, image_folder: Path) -
     files = sorted(image_folder.glob("*.png")) * 20
     alone = [classifier.predict(file)[0] for file in files[:4]]
     assert classifier.predict(files) == alone * 20
+
+
+@pytest.mark.parametrize(("threads", "share"), [(1, None), (2, 1), (5, 2)])
+def test_many_images_are_classified_in_two_sessions_with_a_share_of_the_threads(
+    colour_model: Path, threads: int, share: int | None
+) -> None:
+    classifier = Classifier(colour_model, threads=threads)
+    colours = [pixels(250, 0, 0), pixels(0, 250, 0), pixels(0, 0, 250)]
+    assert classifier.predict(colours * 80) == classifier.predict(colours) * 80
+    assert classifier._side is None, "few images are not worth a second session"
+    assert classifier.predict(colours * 200) == classifier.predict(colours) * 200
+    assert (classifier._side and classifier._side._threads) == share
+    again = classifier._side
+    classifier.predict(colours * 200)
+    assert classifier._side is again
+
+
+@pytest.mark.parametrize("kind", ["replaced", "removed"])
+def test_a_file_that_changes_after_it_was_opened_changes_no_prediction(
+    write_model: Callable[..., Path], tmp_path: Path, kind: str
+) -> None:
+    path = write_model(tmp_path / "model.onnx")
+    classifier = Classifier(path, threads=2)
+    expected = classifier.predict(pixels(250, 0, 0)) * 700
+    if kind == "replaced":
+        write_model(tmp_path / "other.onnx", classes=["one", "two", "three"]).replace(path)
+    else:
+        path.unlink()
+    assert classifier.predict([pixels(250, 0, 0)] * 700) == expected
+
+
+def test_an_error_of_a_run_among_many_is_raised(colour_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    classifier = Classifier(colour_model, threads=2)
+    classifier.predict([pixels(250, 0, 0)] * 300)
+    assert classifier._side is not None
+    monkeypatch.setattr(classifier._side, "path", Path("elsewhere.onnx"))
+    monkeypatch.setattr(
+        classifier._side, "run", lambda images, outputs: dict.fromkeys(outputs, np.full((len(images), 3), np.nan))
+    )
+    with pytest.raises(ModelFileError, match="elsewhere.*not a number"):
+        classifier.predict([pixels(250, 0, 0)] * 700)
 
 
 def test_only_a_few_batches_are_held(classifier: Classifier) -> None:

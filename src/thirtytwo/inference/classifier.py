@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -54,6 +55,10 @@ _BATCH = 32  # larger ones gain nothing on a CPU and lose its cache
 BATCH_PIXELS = 8 * 224**2
 """Largest number of pixels in a batch: the memory of a run grows with them, and ONNX Runtime keeps it."""
 _CHUNK = 8  # images per task of a decoding thread
+BATCHES = 2
+"""Batches of a model that run at a time where there are many images, each on its share of the threads and of a batch:
+threads of one batch wait for each other at every layer, and smaller batches stay in a processor's cache."""
+_MANY = 256  # images after which a second session is worth the time to open it
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +128,9 @@ class Classifier:
     def __init__(self, path: Path | str, *, threads: int | None = None) -> None:
         self.path = Path(path)
         self._threads = threads or cpu_count(MOST_THREADS)
+        self._lock = Lock()
+        self._side: Classifier | None = None
+        self._opened = _signature(self.path)
         opened = open_session(self.path, threads=self._threads)
         self.session: InferenceSession = opened[0]
         self.info: ModelInfo = opened[1]
@@ -187,14 +195,37 @@ class Classifier:
         """
         if top < 1:
             raise ValueError(f"top must be at least 1, found {top}")
-        pending: list[DecodedImage | UnreadableImage] = []
+        decoded = self._decode_ahead(images)
         size = min(batch or _BATCH, self.largest_batch)
-        for decoded in self._decode_ahead(images):
-            pending.append(decoded)
-            if len(pending) == size:
-                yield from self._classify(pending, top, tta)
-                pending = []
-        yield from self._classify(pending, top, tta)
+        seen = 0
+        while one := list(islice(decoded, size)):
+            yield from self._classify(one, top, tta)
+            seen += len(one)
+            if seen >= _MANY and (side := self._beside()) is not None:
+                yield from side._overlapped(decoded, max(1, size // BATCHES), top, tta)
+
+    def _beside(self) -> Classifier | None:
+        """The same model with a share of the threads; None if its file has changed, or for a single thread."""
+        with self._lock:
+            if self._side is None and self._threads >= BATCHES and _signature(self.path) == self._opened:
+                self._side = Classifier(self.path, threads=self._threads // BATCHES)
+            return self._side
+
+    def _overlapped(
+        self, decoded: Iterator[DecodedImage | UnreadableImage], size: int, top: int, tta: Tta
+    ) -> Iterator[Prediction | UnreadableImage]:
+        """Classify `BATCHES` batches of `size` images at a time; results are in order."""
+        pool = ThreadPoolExecutor(BATCHES, thread_name_prefix="thirtytwo-run")
+        running: deque[Future[list[Prediction | UnreadableImage]]] = deque()
+        try:
+            while one := list(islice(decoded, size)):
+                running.append(pool.submit(self._classify, one, top, tta))
+                if len(running) > BATCHES:
+                    yield from running.popleft().result()
+            while running:
+                yield from running.popleft().result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
 
     def classify(self, pixels: npt.NDArray[np.uint8], top: int = 5, *, tta: Tta = "off") -> list[Prediction]:
         """Predict a decoded batch of the model's input size, uint8 `(N, S, S, 3)`, in one call.
@@ -264,11 +295,10 @@ class Classifier:
 
     def _classify(
         self, batch: Sequence[DecodedImage | UnreadableImage], top: int, tta: Tta
-    ) -> Iterator[Prediction | UnreadableImage]:
+    ) -> list[Prediction | UnreadableImage]:
         readable = [entry for entry in batch if isinstance(entry, DecodedImage)]
         results = iter(self._classify_readable(readable, top, tta) if readable else ())
-        for entry in batch:
-            yield entry if isinstance(entry, UnreadableImage) else next(results)
+        return [entry if isinstance(entry, UnreadableImage) else next(results) for entry in batch]
 
     def _classify_readable(self, batch: Sequence[DecodedImage], top: int, tta: Tta) -> Iterator[Prediction]:
         score_output = KNOWN_SCORE if self.info.unknown_score != "max_logit" else "logits"
@@ -307,6 +337,15 @@ class Classifier:
     def _known(self, score: npt.NDArray[np.float32]) -> list[bool]:
         threshold = self.info.unknown_threshold
         return [True] * len(score) if threshold is None else [bool(value >= threshold) for value in score]
+
+
+def _signature(path: Path) -> tuple[int, ...]:
+    """What differs after a file was replaced; nothing if there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return ()
+    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def load(name_or_path: str | Path | None = None, *, threads: int | None = None) -> Classifier:

@@ -21,6 +21,7 @@ from thirtytwo.errors import ServiceError, did_you_mean
 from thirtytwo.explain.overlay import overlay
 from thirtytwo.images.render import for_display, png
 from thirtytwo.inference.classifier import (
+    BATCHES,
     Classifier,
     Prediction,
     UnreadableImage,
@@ -40,9 +41,6 @@ from thirtytwo.serve.uploads import DecodedUpload, Decoder, Upload
 
 HEATMAPS = "heatmaps"
 
-_BATCHES = 2
-"""Batches of a model that run at a time, each on its share of the threads and of the largest batch: threads of one
-batch wait for each other at every layer, and smaller batches stay in a processor's cache."""
 _GROUP = 16  # maximum number of images a decoding thread takes at a time
 _GROUP_BYTES = 256 * 1024
 _NAMED = re.compile(r"(?P<name>[\w.-]+)=(?P<path>.+)", re.DOTALL)
@@ -219,7 +217,7 @@ class Service:
         return heatmaps
 
     def _open(self, name: str, path: Path) -> Served:
-        batches = min(_BATCHES, self._threads)
+        batches = min(BATCHES, self._threads)
         classifier = Classifier(path, threads=self._threads // batches)
         sizes, seconds = self.metrics.batch_size.labels(name), self.metrics.batch_seconds.labels(name)
 
@@ -234,7 +232,7 @@ class Service:
 
     def _batch_size(self, classifier: Classifier) -> int:
         """Maximum number of images per batch: as set, and fewer where they are large."""
-        return min(self.settings.max_batch, max(1, classifier.largest_batch // min(_BATCHES, self._threads)))
+        return min(self.settings.max_batch, max(1, classifier.largest_batch // min(BATCHES, self._threads)))
 
     def _seconds_per_image(self) -> float:
         return max(served.batcher.seconds_per_image for served in self.models.values())
