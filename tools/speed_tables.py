@@ -71,6 +71,35 @@ def record_steps() -> str:
     return "\n".join([*lines, "", places]) + "\n"
 
 
+SERVERS = {"thirtytwo": "`thirtytwo serve`", "litserve": "LitServe", "bentoml": "BentoML"}
+WORKLOADS = {"png": "PNG files of 32 pixels", "photographs": "JPEGs of 1024×768"}
+
+
+def serve_compare() -> str:
+    """The service beside other servers with the same model."""
+    result = read_results("serve_compare")
+    lines = [
+        "| images | server | requests a second | processor time of one | 99th percentile | peak memory |",
+        "| --- | --- | ---: | ---: | ---: | ---: |",
+    ]
+    for workload, found in result["workloads"].items():
+        for server, median in found["median"].items():
+            rate, memory = f"{median['requests_per_second']:,.0f}", f"{median['peak_mb']:,.0f} MB"
+            cells = [f"{WORKLOADS[workload]}, `{found['model']}`", SERVERS[server], rate]
+            cells += [f"{median['cpu_ms']:.1f} ms", f"{median['p99_ms'] / 1000:.2f} s", memory]
+            lines.append(f"| {' | '.join(cells)} |")
+        alone = found["onnxruntime_alone"]
+        cells = [f"{WORKLOADS[workload]}, `{found['model']}`", "ONNX Runtime alone, decoded arrays"]
+        cells += [f"{alone['median']:,.0f}", f"{alone['cpu_ms']:.1f} ms", "", ""]
+        lines.append(f"| {' | '.join(cells)} |")
+    versions, load = result["versions"], result["load"]
+    text = f"""
+Medians of {result["n"]} rounds of {load["seconds"]} s, with {load["clients"]} connections of wrk on the same cores.
+{_cores(result)} of {result["hardware"]["cpu"]}, {result["date"][:10]}; LitServe {versions["litserve"]},
+BentoML {versions["bentoml"]}, ONNX Runtime {versions["onnxruntime"]}."""
+    return "\n".join([*lines, text]) + "\n"
+
+
 def _rounds(result: Mapping[str, Any]) -> str:
     kinds = " and ".join(sorted({side["precision"] for side in result["sides"].values()}))
     return f"medians of {result['n']} rounds in {kinds}, {_place(result)}"

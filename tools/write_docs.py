@@ -218,6 +218,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "confidence": evaluation_tables.confidence,
     "installs": installs,
     "interval-table": guide_tables.interval_table,
+    "serve-compare": speed_tables.serve_compare,
     "service": service,
     "speeds": speeds,
     "transfer": transfer_gains,
