@@ -325,22 +325,26 @@ def train_seeds(options: argparse.Namespace) -> int:
             f"{out} holds results of other settings. Move it away, or choose another name with --name.", file=sys.stderr
         )
         return 2
+    flops: dict[str, int | float] = {key: content[key] for key in ("flops", "pflop") if key in content}
     for seed in map(int, options.seeds.split(",")):
         if any(run["seed"] == seed for run in _found(out, settings)["runs"]):
             continue
         run = train_port(options, seed, split) if chosen.recipe is None else train_once(chosen, options, seed, split)
+        flops = flops or flops_of_training(chosen, options)
         content = _found(out, settings)  # another process, on other cores, may have added seeds meanwhile
         runs: list[dict[str, Any]] = [*content["runs"], run | machine() | {"source": source_hash()}]
         runs.sort(key=lambda one: int(one["seed"]))
-        flops: dict[str, int | float] = {key: content[key] for key in ("flops", "pflop") if key in content}
-        if not flops:
-            one = side(chosen, options)
-            flops["flops"] = sum(stage.count * flops_of(one, stage) for stage in one.stages)
-            flops["pflop"] = round(flops["flops"] / 1e15, 4)
         what = {"kind": "training", "data": options.data, "name": chosen.name, "settings": settings, **flops}
         write(out, what | {"summary": summary(runs), "runs": runs}, options)
         print({key: run[key] for key in ("seed", "single", "tta", "seconds")}, flush=True)
     return 0
+
+
+def flops_of_training(chosen: Candidate, options: argparse.Namespace) -> dict[str, int | float]:
+    """Floating-point operations of a whole training, also in PFLOP."""
+    one = side(chosen, options)
+    total = sum(stage.count * flops_of(one, stage) for stage in one.stages)
+    return {"flops": total, "pflop": round(total / 1e15, 4)}
 
 
 def _found(out: Path, settings: dict[str, Any]) -> dict[str, Any]:
