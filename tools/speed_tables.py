@@ -7,7 +7,7 @@ from typing import Any
 
 from result_tables import RESULTS, read_results
 
-from thirtytwo.text import percent
+from thirtytwo.text import counted, percent
 
 NOTHING = "Not measured yet.\n"
 SHOWN = 5
@@ -138,11 +138,10 @@ def _spread(found: Mapping[str, Any]) -> str:
 
 def _place(result: Mapping[str, Any], threads: int | None = None) -> str:
     hardware = result["hardware"]
-    used = f"{threads} threads" if threads else _cores(result)
+    used = counted(threads, "thread") if threads else _cores(result)
     where = hardware["gpu"] or f"{used} of {hardware['cpu']}"
     return f"{where}, PyTorch {result['versions']['torch']}, {result['date']}"
 
 
 def _cores(result: Mapping[str, Any]) -> str:
-    count = result["hardware"]["cores"]
-    return "1 core" if count == 1 else f"{count} cores"
+    return counted(result["hardware"]["cores"], "core")
