@@ -19,8 +19,10 @@ import pytest
 
 from thirtytwo.cli.main import run_command
 from thirtytwo.errors import ClusterError, MissingExtraError
+from thirtytwo.scale import address
 from thirtytwo.scale import cluster as module
-from thirtytwo.scale.cluster import Address, open_cluster, parse_address
+from thirtytwo.scale.address import Address, parse_address
+from thirtytwo.scale.cluster import open_cluster
 
 pytestmark = pytest.mark.timeout(900)
 needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="needs the extra scale")
@@ -84,13 +86,13 @@ def web_server() -> Iterator[int]:
 @pytest.mark.slow
 @pytest.mark.parametrize("form", ["ray://127.0.0.1:{}", "127.0.0.1:{}"])
 def test_wrong_addresses_are_found_soon(form: str, monkeypatch: pytest.MonkeyPatch, web_server: int) -> None:
-    monkeypatch.setattr(module, "REACH_SECONDS", 1.0)
+    monkeypatch.setattr(address, "REACH_SECONDS", 1.0)
     with pytest.raises(ClusterError, match="not a Ray cluster"):
-        module._check_reachable(parse_address(form.format(web_server)))
+        address.check_reachable(parse_address(form.format(web_server)))
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         with pytest.raises(ClusterError, match="can be reached"):
-            module._check_reachable(parse_address(form.format(unused.getsockname()[1])))
+            address.check_reachable(parse_address(form.format(unused.getsockname()[1])))
 
 
 @needs_ray

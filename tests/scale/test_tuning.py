@@ -15,7 +15,8 @@ from thirtytwo.errors import ClusterError
 for _module in ("torch", "optuna", "ray"):
     pytest.importorskip(_module, reason="needs the extras train and scale")
 
-from thirtytwo.scale.cluster import Address, Cluster, open_cluster  # noqa: E402
+from thirtytwo.scale.address import Address  # noqa: E402
+from thirtytwo.scale.cluster import Cluster, open_cluster  # noqa: E402
 from thirtytwo.scale.tuning import PRUNER, RaySearch, _train  # noqa: E402
 from thirtytwo.workflows.tune import Tuned, tune  # noqa: E402
 

@@ -38,7 +38,8 @@ def predict_on(
     """
     from thirtytwo.inference.classifier import default_model, find_model
     from thirtytwo.inference.model_file import read_info
-    from thirtytwo.scale.cluster import import_ray, parse_address
+    from thirtytwo.scale.address import parse_address
+    from thirtytwo.scale.cluster import import_ray
     from thirtytwo.scale.predict import predict_on_cluster
 
     if out is None:

@@ -65,7 +65,8 @@ def serve(
 
 
 def _serve_on(on: str, models: list[str] | None, update: bool, settings: dict[str, Any]) -> None:
-    from thirtytwo.scale.cluster import import_ray, parse_address
+    from thirtytwo.scale.address import parse_address
+    from thirtytwo.scale.cluster import import_ray
 
     parse_address(on)
     import_ray()

@@ -15,7 +15,7 @@ from secrets import token_hex
 from thirtytwo.errors import OutputError, require
 from thirtytwo.inference.views import Tta
 from thirtytwo.inputs import expand_lists, is_address
-from thirtytwo.scale.cluster import EXTRA
+from thirtytwo.scale.address import EXTRA
 from thirtytwo.scale.shards import Plan, Shard, from_table, make_plan, root_of, to_table
 from thirtytwo.scale.store import Store, check_store, is_store, is_unfinished, local_path, without_credentials
 from thirtytwo.text import shorten

@@ -15,7 +15,7 @@ from thirtytwo.errors import DataError, InputError, ThirtytwoError, require
 from thirtytwo.images.discover import IMAGE_SUFFIXES, SUFFIXES, find_images, natural_key
 from thirtytwo.images.formats import FORMATS, heif_is_readable
 from thirtytwo.io import is_directory
-from thirtytwo.scale.cluster import EXTRA
+from thirtytwo.scale.address import EXTRA
 from thirtytwo.scale.store import Store, check_store, is_store, local_path, open_store, uri_of
 
 Kind = Literal["files", "parquet"]

@@ -18,7 +18,7 @@ from thirtytwo.errors import InputError, OutputError, require
 from thirtytwo.images.discover import is_junk
 from thirtytwo.inputs import is_address
 from thirtytwo.io import expand_home
-from thirtytwo.scale.cluster import EXTRA
+from thirtytwo.scale.address import EXTRA
 from thirtytwo.text import first_line
 
 T = TypeVar("T")
