@@ -305,5 +305,4 @@ _VERDICT_COLORS = {"weak": "red", "fair": "orange", "good": "green"}
 def show_verdict(verdict: Verdict | None) -> None:
     """Show a verdict on an accuracy as a badge, with how often guessing would be right; nothing without one."""
     if verdict is not None:
-        word, guessing = verdict.sentence.split("; ")
-        st.markdown(f":{_VERDICT_COLORS[word]}-badge[{capitalized(word)}] · {guessing}")
+        st.markdown(f":{_VERDICT_COLORS[verdict.word]}-badge[{capitalized(verdict.word)}] · {verdict.guessing}")

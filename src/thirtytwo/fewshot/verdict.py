@@ -32,7 +32,12 @@ class Verdict:
     @property
     def sentence(self) -> str:
         """The verdict as a sentence without its full stop: `fair; guessing would be right in 33 %`."""
-        return f"{self.word}; guessing would be right in {percent(self.guess_rate, 0)}"
+        return f"{self.word}; {self.guessing}"
+
+    @property
+    def guessing(self) -> str:
+        """What the model is compared with: `guessing would be right in 33 %`."""
+        return f"guessing would be right in {percent(self.guess_rate, 0)}"
 
 
 def guess_rate(counts: Sequence[int]) -> float:
