@@ -30,7 +30,7 @@ import onnxruntime
 from PIL import Image
 
 from thirtytwo.images.discover import find_images
-from thirtytwo.inference.classifier import Classifier, Prediction, bundled_models
+from thirtytwo.inference.classifier import BATCHES, Classifier, Prediction, bundled_models
 from thirtytwo.inference.model_file import ModelInfo
 from thirtytwo.inference.session import INPUT, MOST_THREADS
 from thirtytwo.io import write_json
@@ -115,7 +115,7 @@ def write_photos(source: Path, folder: Path, count: int) -> list[Path]:
 
 def measure(model: Path, files: list[Path], repeats: int, folder: Path) -> dict[str, Any]:
     """Images per second of the plain script, of `predict` and of the service; and the cost of one JPEG."""
-    classifier = Classifier(model)
+    classifier = Classifier(model, batches=BATCHES)  # as the command opens it for many files
     session = onnxruntime.InferenceSession(str(model), providers=["CPUExecutionProvider"])
     contents = [file.read_bytes() for file in files]
     requests = [body(contents[at : at + PER_REQUEST]) for at in range(0, len(contents), PER_REQUEST)]

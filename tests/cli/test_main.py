@@ -388,9 +388,17 @@ def test_file_names_made_from_long_names_are_shortened(tiny: SimpleNamespace) ->
         (["--model", "hf:someone/model"], None),
         (["--on", "ray"], None),
         (["--help"], None),
+        (["."], None),
+        ([".", "--model", "cifar10-tiny"], None),
     ],
 )
 def test_the_command_line_opens_the_model_that_it_names(words: list[str], opened: str | None) -> None:
     session_module._ahead.clear()
     _open_model_ahead(["predict", "photo.jpg", *words])
     assert [path for path, _ in session_module._ahead] == [bundled_models()[name] for name in (opened,) if name]
+
+
+def test_the_command_line_opens_the_model_of_a_run_directory(colour_model: Path) -> None:
+    session_module._ahead.clear()
+    _open_model_ahead(["predict", "photo.jpg", "--model", str(colour_model.parent)])
+    assert [path for path, _ in session_module._ahead] == [colour_model]

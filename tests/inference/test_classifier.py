@@ -152,44 +152,25 @@ def test_same_alone_and_in_a_batch(classifier: Classifier, image_folder: Path) -
     assert classifier.predict(files) == alone * 20
 
 
-@pytest.mark.parametrize(("threads", "share"), [(1, None), (2, 1), (5, 2)])
-def test_many_images_are_classified_in_two_sessions_with_a_share_of_the_threads(
-    colour_model: Path, threads: int, share: int | None
+@pytest.mark.parametrize(("threads", "batches", "running"), [(1, 2, 1), (2, 2, 2), (5, 2, 2), (4, 1, 1)])
+@pytest.mark.parametrize("count", [1, 15, 16, 17, 700])
+def test_several_batches_at_a_time_give_the_same(
+    colour_model: Path, classifier: Classifier, threads: int, batches: int, running: int, count: int
 ) -> None:
-    classifier = Classifier(colour_model, threads=threads)
-    colours = [pixels(250, 0, 0), pixels(0, 250, 0), pixels(0, 0, 250)]
-    assert classifier.predict(colours * 80) == classifier.predict(colours) * 80
-    assert classifier._side is None, "few images are not worth a second session"
-    assert classifier.predict(colours * 200) == classifier.predict(colours) * 200
-    assert (classifier._side and classifier._side._threads) == share
-    again = classifier._side
-    classifier.predict(colours * 200)
-    assert classifier._side is again
+    several = load(colour_model, threads=threads, batches=batches)
+    assert several._batches == running
+    assert several.session.get_session_options().intra_op_num_threads == threads // running
+    colours = [pixels(250, 0, 0), pixels(0, 250, 0), pixels(0, 0, 250), pixels(1, 2, 3).astype(np.float32)]
+    images = [colours[number % 4] for number in range(count)]
+    assert several.predict(images) == classifier.predict(images)
 
 
-@pytest.mark.parametrize("kind", ["replaced", "removed"])
-def test_a_file_that_changes_after_it_was_opened_changes_no_prediction(
-    write_model: Callable[..., Path], tmp_path: Path, kind: str
-) -> None:
-    path = write_model(tmp_path / "model.onnx")
-    classifier = Classifier(path, threads=2)
-    expected = classifier.predict(pixels(250, 0, 0)) * 700
-    if kind == "replaced":
-        write_model(tmp_path / "other.onnx", classes=["one", "two", "three"]).replace(path)
-    else:
-        path.unlink()
-    assert classifier.predict([pixels(250, 0, 0)] * 700) == expected
-
-
-def test_an_error_of_a_run_among_many_is_raised(colour_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    classifier = Classifier(colour_model, threads=2)
-    classifier.predict([pixels(250, 0, 0)] * 300)
-    assert classifier._side is not None
-    monkeypatch.setattr(classifier._side, "path", Path("elsewhere.onnx"))
+def test_an_error_of_one_of_several_batches_is_raised(colour_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    classifier = Classifier(colour_model, threads=2, batches=2)
     monkeypatch.setattr(
-        classifier._side, "run", lambda images, outputs: dict.fromkeys(outputs, np.full((len(images), 3), np.nan))
+        classifier, "run", lambda images, outputs: dict.fromkeys(outputs, np.full((len(images), 3), np.nan))
     )
-    with pytest.raises(ModelFileError, match="elsewhere.*not a number"):
+    with pytest.raises(ModelFileError, match="not a number"):
         classifier.predict([pixels(250, 0, 0)] * 700)
 
 

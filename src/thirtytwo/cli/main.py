@@ -366,11 +366,13 @@ def run_command(arguments: Sequence[str] | None = None) -> int:
 def _open_model_ahead(given: Sequence[str]) -> None:
     """Start to open the model of a command line of `predict`; parsing it imports pydantic, which takes about as long.
 
+    Not with a folder, for whose images the model may be opened with a share of the threads for each of several batches.
     Anything wrong with the model is reported where it is used.
     """
     from thirtytwo.inference.classifier import default_model, find_model
     from thirtytwo.inference.hub import PREFIX
     from thirtytwo.inference.session import open_ahead
+    from thirtytwo.io import is_directory
 
     if any(word in ("-h", "--help") or word.partition("=")[0] == "--on" for word in given):
         return
@@ -379,6 +381,8 @@ def _open_model_ahead(given: Sequence[str]) -> None:
     if len(named) > 1 or any(name.startswith(PREFIX) for name in named):
         return
     with suppress(ThirtytwoError, OSError, ValueError):
+        if any(is_directory(Path(word)) for word in given if word not in named):
+            return
         open_ahead(find_model(named[0]) if named else default_model())
 
 

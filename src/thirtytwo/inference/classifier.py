@@ -8,7 +8,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
-from threading import Lock
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -58,7 +57,6 @@ _CHUNK = 8  # images per task of a decoding thread
 BATCHES = 2
 """Batches of a model that run at a time where there are many images, each on its share of the threads and of a batch:
 threads of one batch wait for each other at every layer, and smaller batches stay in a processor's cache."""
-_MANY = 256  # images after which a second session is worth the time to open it
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,13 +123,11 @@ class Classifier:
     `load("runs/cifar10-1").predict("photo.jpg")[0].top` is the predicted class of an image.
     """
 
-    def __init__(self, path: Path | str, *, threads: int | None = None) -> None:
+    def __init__(self, path: Path | str, *, threads: int | None = None, batches: int = 1) -> None:
         self.path = Path(path)
         self._threads = threads or cpu_count(MOST_THREADS)
-        self._lock = Lock()
-        self._side: Classifier | None = None
-        self._opened = _signature(self.path)
-        opened = open_session(self.path, threads=self._threads)
+        self._batches = min(batches, self._threads)
+        opened = open_session(self.path, threads=self._threads // self._batches)
         self.session: InferenceSession = opened[0]
         self.info: ModelInfo = opened[1]
 
@@ -196,31 +192,18 @@ class Classifier:
         if top < 1:
             raise ValueError(f"top must be at least 1, found {top}")
         decoded = self._decode_ahead(images)
-        size = min(batch or _BATCH, self.largest_batch)
-        seen = 0
-        while one := list(islice(decoded, size)):
-            yield from self._classify(one, top, tta)
-            seen += len(one)
-            if seen >= _MANY and (side := self._beside()) is not None:
-                yield from side._overlapped(decoded, max(1, size // BATCHES), top, tta)
-
-    def _beside(self) -> Classifier | None:
-        """The same model with a share of the threads; None if its file has changed, or for a single thread."""
-        with self._lock:
-            if self._side is None and self._threads >= BATCHES and _signature(self.path) == self._opened:
-                self._side = Classifier(self.path, threads=self._threads // BATCHES)
-            return self._side
-
-    def _overlapped(
-        self, decoded: Iterator[DecodedImage | UnreadableImage], size: int, top: int, tta: Tta
-    ) -> Iterator[Prediction | UnreadableImage]:
-        """Classify `BATCHES` batches of `size` images at a time; results are in order."""
-        pool = ThreadPoolExecutor(BATCHES, thread_name_prefix="thirtytwo-run")
+        size = max(1, min(batch or _BATCH, self.largest_batch) // self._batches)
+        batches = iter(lambda: list(islice(decoded, size)), [])
+        if self._batches == 1:
+            for entries in batches:
+                yield from self._classify(entries, top, tta)
+            return
+        pool = ThreadPoolExecutor(self._batches, thread_name_prefix="thirtytwo-run")
         running: deque[Future[list[Prediction | UnreadableImage]]] = deque()
         try:
-            while one := list(islice(decoded, size)):
-                running.append(pool.submit(self._classify, one, top, tta))
-                if len(running) > BATCHES:
+            for entries in batches:
+                running.append(pool.submit(self._classify, entries, top, tta))
+                if len(running) > self._batches:
                     yield from running.popleft().result()
             while running:
                 yield from running.popleft().result()
@@ -339,22 +322,15 @@ class Classifier:
         return [True] * len(score) if threshold is None else [bool(value >= threshold) for value in score]
 
 
-def _signature(path: Path) -> tuple[int, ...]:
-    """What differs after a file was replaced; nothing if there is none."""
-    try:
-        found = path.stat()
-    except OSError:
-        return ()
-    return found.st_ino, found.st_size, found.st_mtime_ns
-
-
-def load(name_or_path: str | Path | None = None, *, threads: int | None = None) -> Classifier:
+def load(name_or_path: str | Path | None = None, *, threads: int | None = None, batches: int = 1) -> Classifier:
     """Load a classifier from a model file, a run directory, a bundled model or a model of the Hugging Face hub.
 
     Args:
         name_or_path: a path, the name of a bundled model, or `hf:owner/name`, which is downloaded once; by default
             `default_model()`.
         threads: CPU threads for inference and for decoding; by default the available cores, at most 16.
+        batches: number of batches that `predict_iter` and `predict` run at a time, each on its share of the threads;
+            2 classify more images a second where there are many, and a single one later.
 
     Raises:
         UnknownNameError: there is no such file, directory or bundled model.
@@ -362,7 +338,8 @@ def load(name_or_path: str | Path | None = None, *, threads: int | None = None) 
         RunError: the run directory has no model.
         OfflineError: a model of the hub is not on this machine, and the hub cannot be reached.
     """
-    return Classifier(default_model() if name_or_path is None else find_model(name_or_path), threads=threads)
+    path = default_model() if name_or_path is None else find_model(name_or_path)
+    return Classifier(path, threads=threads, batches=batches)
 
 
 def bundled_models() -> dict[str, Path]:
