@@ -165,6 +165,12 @@ def test_several_batches_at_a_time_give_the_same(
     assert several.predict(images) == classifier.predict(images)
 
 
+@pytest.mark.parametrize("wrong", [{"batches": 0}, {"batches": -1}, {"threads": -2}])
+def test_numbers_of_threads_and_batches_are_checked(colour_model: Path, wrong: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match=f"at least.*{next(iter(wrong.values()))}"):
+        load(colour_model, **wrong)
+
+
 def test_an_error_of_one_of_several_batches_is_raised(colour_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     classifier = Classifier(colour_model, threads=2, batches=2)
     monkeypatch.setattr(

@@ -124,6 +124,8 @@ class Classifier:
     """
 
     def __init__(self, path: Path | str, *, threads: int | None = None, batches: int = 1) -> None:
+        if batches < 1 or (threads is not None and threads < 0):
+            raise ValueError(f"batches must be at least 1 and threads at least 0, found {batches} and {threads}")
         self.path = Path(path)
         self._threads = threads or cpu_count(MOST_THREADS)
         self._batches = min(batches, self._threads)
@@ -328,7 +330,7 @@ def load(name_or_path: str | Path | None = None, *, threads: int | None = None, 
     Args:
         name_or_path: a path, the name of a bundled model, or `hf:owner/name`, which is downloaded once; by default
             `default_model()`.
-        threads: CPU threads for inference and for decoding; by default the available cores, at most 16.
+        threads: CPU threads for inference and for decoding; by default, and for 0, the available cores, at most 16.
         batches: number of batches that `predict_iter` and `predict` run at a time, each on its share of the threads;
             2 classify more images a second where there are many, and a single one later.
 
