@@ -84,6 +84,14 @@ def test_gradients_are_those_of_the_function() -> None:
     assert torch.autograd.gradcheck(function, (maps, norm.weight, norm.bias), fast_mode=True)
 
 
+def test_second_derivatives_are_refused() -> None:
+    maps = some_maps(torch.float32, torch.channels_last).requires_grad_()
+    result = norm_and_activation(a_norm(torch.float32), nn.SiLU(), maps)
+    (gradient,) = torch.autograd.grad(result.pow(2).sum(), maps, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.sum().backward()
+
+
 def test_keeps_half_of_the_memory() -> None:
     norm, maps = a_norm(torch.bfloat16), some_maps(torch.bfloat16, torch.channels_last, 64)
     kept: dict[bool, int] = {}
@@ -101,9 +109,19 @@ def test_keeps_half_of_the_memory() -> None:
     assert kept[True] < 0.55 * kept[False]
 
 
-@pytest.mark.parametrize("kind", ["evaluation", "no gradient", "other activation", "one image"])
+ACTIVATIONS = {"other activation": nn.ReLU(), "approximate GELU": nn.GELU("tanh")}
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["evaluation", "no gradient", "other activation", "approximate GELU", "one image", "no parameters", "no momentum"],
+)
 def test_pytorchs_own_is_used_elsewhere(kind: str) -> None:
-    norm, activation = a_norm(torch.float32), nn.ReLU() if kind == "other activation" else nn.SiLU()
+    norm, activation = a_norm(torch.float32), ACTIVATIONS.get(kind, nn.SiLU())
+    if kind == "no parameters":
+        norm = nn.BatchNorm2d(WIDTH, affine=False)
+    if kind == "no momentum":  # statistics are the mean over all batches
+        norm.momentum = None
     maps = some_maps(torch.float32, torch.channels_last, 1 if kind == "one image" else 8)
     norm.train(kind != "evaluation")
     result = norm_and_activation(norm, activation, maps.requires_grad_(kind != "no gradient"))

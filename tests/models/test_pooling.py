@@ -45,3 +45,10 @@ def test_large_maps_and_evaluation_use_pytorchs() -> None:
     small = torch.randn((1, 1, 4, 4)).requires_grad_()
     assert "MaxPool2DWithIndices" in type(max_pool_2x2(small, training=False).grad_fn).__name__
     assert "MaxPool2DWithIndices" not in type(max_pool_2x2(small, training=True).grad_fn).__name__
+
+
+def test_second_derivatives_are_refused() -> None:
+    maps = torch.randn((2, 3, 4, 4), generator=torch.Generator().manual_seed(0)).requires_grad_()
+    (gradient,) = torch.autograd.grad(max_pool_2x2(maps, training=True).pow(2).sum(), maps, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.sum().backward()

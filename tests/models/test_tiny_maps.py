@@ -24,11 +24,16 @@ def run(maps: Tensor, filters: Tensor, padding: int, *, ours: bool) -> tuple[Ten
     return result.detach(), *torch.autograd.grad(result, (maps, filters), weights)
 
 
-@pytest.mark.parametrize(("height", "width"), [(1, 1), (2, 2), (3, 3), (3, 2), (1, 9)])
-@pytest.mark.parametrize(("side", "padding"), [(1, 0), (2, 0), (2, 1), (3, 0), (3, 1), (5, 2)])
+SHAPES = [
+    (side, padding, height, width)
+    for side, padding in [(1, 0), (2, 0), (2, 1), (3, 0), (3, 1), (5, 2)]
+    for height, width in [(1, 1), (2, 2), (3, 3), (3, 2), (1, 9)]
+    if min(height, width) + 2 * padding >= side
+]
+
+
+@pytest.mark.parametrize(("side", "padding", "height", "width"), SHAPES)
 def test_equal_to_pytorch(side: int, padding: int, height: int, width: int) -> None:
-    if min(height, width) + 2 * padding < side:
-        pytest.skip("the filters are larger than the maps")
     maps, filters = some((4, 6, height, width), 0, torch.float64), some((5, 6, side, side), 1, torch.float64)
     ours, theirs = (run(maps, filters, padding, ours=one) for one in (True, False))
     for found, expected in zip(ours, theirs, strict=True):
@@ -67,6 +72,45 @@ def test_autocast_as_in_pytorch() -> None:
         assert found.dtype == other.dtype
         error, usual = (float((one.double() - wanted).norm() / wanted.norm()) for one in (found, other))
         assert error < 1.1 * usual < 0.01
+
+
+def test_autocast_leaves_float64_as_in_pytorch() -> None:
+    maps, filters = some((2, 3, 3, 3), 0, torch.float64), some((4, 3, 3, 3), 1, torch.float64)
+    with torch.autocast("cpu", torch.bfloat16):
+        ours, theirs = (run(maps, filters, 1, ours=one) for one in (True, False))
+    for found, expected in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(found, expected)
+
+
+def test_float16_autocast_as_in_pytorch() -> None:
+    maps, filters = some((2, 3, 3, 3), 0, torch.float32), some((4, 3, 3, 3), 1, torch.float32)
+    with torch.autocast("cpu", torch.float16):
+        ours, theirs = (run(maps, filters, 1, ours=one) for one in (True, False))
+    for found, expected in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(found, expected, rtol=5e-3, atol=5e-3)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize(("side", "padding", "shape"), [(2, 0, (1, 1)), (2, 0, (3, 1)), (5, 1, (2, 2))])
+def test_filters_that_are_larger_than_the_maps(side: int, padding: int, shape: tuple[int, int], training: bool) -> None:
+    maps, filters = some((2, 3, *shape), 0, torch.float32), some((4, 3, side, side), 1, torch.float32)
+    with pytest.raises(RuntimeError, match="[Kk]ernel size"):
+        convolve(maps, filters, None, padding, training=training)
+
+
+def test_filters_of_another_precision_are_refused_as_in_pytorch() -> None:
+    maps, filters = some((2, 3, 2, 2), 0, torch.float32), some((4, 3, 3, 3), 1, torch.float64)
+    for training in (True, False):
+        with pytest.raises(RuntimeError, match="same"):
+            convolve(maps, filters, None, 1, training=training)
+
+
+def test_second_derivatives_are_refused() -> None:
+    maps, filters = some((2, 3, 2, 2), 0, torch.float32), some((4, 3, 3, 3), 1, torch.float32)
+    result = convolve(maps, filters, None, 1, training=True)
+    (gradient,) = torch.autograd.grad(result.pow(2).sum(), maps, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.sum().backward()
 
 
 @pytest.mark.parametrize("kind", ["maps", "filters"])

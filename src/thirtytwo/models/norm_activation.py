@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from thirtytwo.tensors import chunks
 
@@ -20,10 +21,12 @@ def norm_and_activation(norm: Any, activation: nn.Module, maps: Tensor) -> Tenso
     """`activation(norm(maps))` of maps `(N, C, H, W)`; `norm` is an `nn.BatchNorm2d`.
 
     In training on a CPU, the normalized maps are computed again in the backward pass, where PyTorch keeps them beside
-    `maps`: half of the memory. Outputs, gradients and running statistics are the same, to the last bit.
+    `maps`: half of the memory. Outputs, gradients and running statistics are the same, to the last bit. Gradients have
+    none of their own.
     """
-    trained = norm.training and len(maps) > 1 and maps.requires_grad
-    operations = _ACTIVATIONS.get(type(activation))
+    trained = norm.training and len(maps) > 1 and maps.requires_grad and norm.affine and norm.momentum is not None
+    exact = getattr(activation, "approximate", "none") == "none"  # of GELU
+    operations = _ACTIVATIONS.get(type(activation)) if exact else None
     if trained and operations and maps.device.type == "cpu" and not torch.compiler.is_compiling():
         result: Tensor = _NormActivation.apply(maps, norm.weight, norm.bias, norm, *operations)
         return result
@@ -48,6 +51,7 @@ class _NormActivation(torch.autograd.Function):
         return result
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         maps, weight, bias, mean, inverse_std = ctx.saved_tensors
         # with fixed statistics, this scale and a variance of 1 normalize as in the forward pass, to the last bit

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from thirtytwo.tensors import chunks
@@ -18,7 +19,8 @@ def max_pool_2x2(maps: Tensor, *, training: bool) -> Tensor:
     """2×2 max-pool: `(N, C, H, W)` → `(N, C, H // 2, W // 2)`.
 
     In training on a CPU, positions of the maxima are kept in 16 bits for the backward pass, where PyTorch keeps them in
-    64 bits beside the maps themselves: an eighth of the memory or less. Outputs and gradients are the same.
+    64 bits beside the maps themselves: an eighth of the memory or less. Outputs and gradients are the same; gradients
+    have none of their own.
     """
     small = maps.shape[2] * maps.shape[3] <= _MOST_POSITIONS
     if training and small and maps.requires_grad and maps.device.type == "cpu" and not torch.compiler.is_compiling():
@@ -42,6 +44,7 @@ class _MaxPool(torch.autograd.Function):
         return pooled
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         (positions,) = ctx.saved_tensors
         result = torch.empty(ctx.shape, dtype=gradient.dtype, memory_format=ctx.layout)

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 _MOST_POSITIONS = 9
@@ -22,16 +23,28 @@ def convolve(maps: Tensor, filters: Tensor, bias: Tensor | None, padding: int, *
     In training on a CPU, maps of up to 3×3 pixels in channels-last layout, up to 7×7 for filters with an even side, are
     multiplied by the filters position by position, without those parts of the filters that lie on the padding.
     PyTorch's convolution works row by row and multiplies the padding too: it takes 1.5 to 30 times as long (512 and 768
-    channels, PyTorch 2.15, with AMX). Results differ by rounding only.
+    channels, PyTorch 2.15, with AMX). Results differ by rounding only. Gradients have none of their own.
     """
-    most = _MOST_POSITIONS if filters.shape[2] % 2 else _MOST_POSITIONS_EVEN
-    tiny = maps.shape[2] * maps.shape[3] <= most
     trained = training and maps.requires_grad and maps.device.type == "cpu" and not torch.compiler.is_compiling()
-    if not (tiny and trained and maps.is_contiguous(memory_format=torch.channels_last)):
+    if not (trained and _is_tiny(maps, filters, padding) and maps.is_contiguous(memory_format=torch.channels_last)):
         return F.conv2d(maps, filters, bias, padding=padding)
-    precision = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else maps.dtype
-    result: Tensor = _Convolution.apply(maps.to(precision), filters.to(precision), padding)
-    return result if bias is None else result + bias.to(precision)[:, None, None]
+    if torch.is_autocast_enabled("cpu"):
+        maps, filters = (_autocast(one) for one in (maps, filters))
+    result: Tensor = _Convolution.apply(maps, filters, padding)
+    return result if bias is None else result + bias.to(result.dtype)[:, None, None]
+
+
+def _is_tiny(maps: Tensor, filters: Tensor, padding: int) -> bool:
+    """Whether maps are small enough for `_Convolution`; not if the filters are larger, which PyTorch refuses."""
+    height, width = maps.shape[2:]
+    side = filters.shape[2]
+    most = _MOST_POSITIONS if side % 2 else _MOST_POSITIONS_EVEN
+    return height * width <= most and min(height, width) + 2 * padding >= side
+
+
+def _autocast(values: Tensor) -> Tensor:
+    """What autocast makes of an input of a convolution: float64 stays."""
+    return values if values.dtype == torch.float64 else values.to(torch.get_autocast_dtype("cpu"))
 
 
 class _Convolution(torch.autograd.Function):
@@ -42,6 +55,7 @@ class _Convolution(torch.autograd.Function):
         return _product(maps, filters, padding)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         maps, filters = ctx.saved_tensors
         gradient = gradient.contiguous(memory_format=torch.channels_last)
