@@ -184,6 +184,7 @@ def test_a_stopped_stem_bias_keeps_its_role() -> None:
         ({"groups": [{"width": 8, "body": [2], "residual": True}]}, ["groups.0", "odd"]),
         ({"activation": "relu"}, ["'gelu'", "'silu'", "'relu'"]),
         ({"pooling": 3}, ["'pooling'", "3"]),
+        ({"logit_scale": 0}, ["'logit_scale'", "found 0"]),
     ],
 )
 def test_wrong_options(options: dict[str, Any], parts: list[str]) -> None:

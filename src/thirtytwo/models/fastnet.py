@@ -66,7 +66,7 @@ class FastNetSettings(Settings):
     """Pooling of the last maps to features."""
     norm_momentum: float = Field(0.4, gt=0, le=1)
     """Share of each batch in BatchNorm's running statistics."""
-    logit_scale: float | None = None
+    logit_scale: float | None = Field(None, gt=0)
     """Factor on the logits; 1 / (16 √width) by default, so that learning rates suit any width."""
 
 
