@@ -126,9 +126,32 @@ def test_top(classifier: Classifier, top: int, found: int) -> None:
     assert [name for name, _ in result.predictions] == ["red", "green", "blue"][:found]
 
 
-def test_top_must_be_positive(classifier: Classifier) -> None:
-    with pytest.raises(ValueError, match="top.*0"):
-        classifier.predict(pixels(0, 0, 0), top=0)
+@pytest.mark.parametrize(
+    ("method", "wrong", "named"),
+    [
+        ("predict", {"top": 0}, "top.*0"),
+        ("predict", {"tta": "on"}, "tta.*'auto'.*'on'"),
+        ("predict_iter", {"top": -1}, "top.*-1"),
+        ("predict_iter", {"batch": 0}, "batch.*0"),
+        ("predict_iter", {"batch": -8}, "batch.*-8"),
+        ("predict_iter", {"tta": None}, "tta.*None"),
+        ("classify", {"top": 0}, "top.*0"),
+        ("classify", {"top": -1}, "top.*-1"),
+        ("classify", {"tta": "Auto"}, "tta.*'Auto'"),
+        ("run_batches", {"size": 0}, "size.*0"),
+        ("run_batches", {"size": -1}, "size.*-1"),
+    ],
+)
+def test_arguments_are_checked_before_anything_runs(
+    classifier: Classifier, method: str, wrong: dict[str, object], named: str
+) -> None:
+    with pytest.raises(ValueError, match=named):
+        getattr(classifier, method)(np.zeros((2, 8, 8, 3), dtype=np.uint8), **wrong)
+
+
+def test_no_images_have_no_predictions(classifier: Classifier) -> None:
+    none = np.zeros((0, 8, 8, 3), dtype=np.uint8)
+    assert classifier.classify(none) == classifier.predict(none) == classifier.predict([]) == []
 
 
 @pytest.mark.parametrize("count", [2, 31, 32, 33, 200, 257, 700])

@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -189,12 +189,16 @@ class Classifier:
     ) -> Iterator[Prediction | UnreadableImage]:
         """Like `predict`, but yield one result at a time; memory use does not grow with the number of images.
 
-        At most `batch` images are in one run of the model, by default as many as bound its memory.
+        At most `batch` images, at least 1, are in one run of the model, by default as many as bound its memory.
         """
-        if top < 1:
-            raise ValueError(f"top must be at least 1, found {top}")
-        decoded = self._decode_ahead(images)
+        _check_options(top, tta)
+        _check_size("batch", batch)
         size = max(1, min(batch or _BATCH, self.largest_batch) // self._batches)
+        return self._classify_batches(self._decode_ahead(images), size, top, tta)
+
+    def _classify_batches(
+        self, decoded: Iterator[DecodedImage | UnreadableImage], size: int, top: int, tta: Tta
+    ) -> Iterator[Prediction | UnreadableImage]:
         batches = iter(lambda: list(islice(decoded, size)), [])
         if self._batches == 1:
             for entries in batches:
@@ -218,6 +222,7 @@ class Classifier:
         More than `largest_batch` images take much memory, which stays allocated.
         Starts no threads: for callers that decode and batch images themselves. `width` and `height` are `S`.
         """
+        _check_options(top, tta)
         size = self.info.input_size
         return list(self._classify_readable([DecodedImage(None, size, size, image) for image in pixels], top, tta))
 
@@ -231,6 +236,7 @@ class Classifier:
         self, pixels: npt.NDArray[np.uint8], outputs: Sequence[str] = REQUIRED_OUTPUTS, size: int | None = None
     ) -> dict[str, npt.NDArray[Any]]:
         """Like `run` for any number of images but none, in batches of at most `size`, by default by their pixels."""
+        _check_size("size", size)
         size = size or min(_BATCH, self.largest_batch)
         parts = [
             self.run(np.ascontiguousarray(pixels[start : start + size]), outputs)
@@ -281,11 +287,12 @@ class Classifier:
     def _classify(
         self, batch: Sequence[DecodedImage | UnreadableImage], top: int, tta: Tta
     ) -> list[Prediction | UnreadableImage]:
-        readable = [entry for entry in batch if isinstance(entry, DecodedImage)]
-        results = iter(self._classify_readable(readable, top, tta) if readable else ())
+        results = self._classify_readable([entry for entry in batch if isinstance(entry, DecodedImage)], top, tta)
         return [entry if isinstance(entry, UnreadableImage) else next(results) for entry in batch]
 
     def _classify_readable(self, batch: Sequence[DecodedImage], top: int, tta: Tta) -> Iterator[Prediction]:
+        if not batch:
+            return
         score_output = KNOWN_SCORE if self.info.unknown_score != "max_logit" else "logits"
         pixels = np.stack([entry.pixels for entry in batch])
         outputs = self.run(pixels, ("probabilities", score_output))
@@ -421,6 +428,18 @@ def as_iterable(images: ImageLike | Iterable[ImageLike]) -> Iterable[ImageLike]:
     if isinstance(images, np.ndarray) and images.ndim < 4:
         return [images]
     return images
+
+
+def _check_options(top: int, tta: Tta) -> None:
+    if top < 1:
+        raise ValueError(f"top must be at least 1, found {top}")
+    if tta not in get_args(Tta):
+        raise ValueError(f"tta must be one of {listing(get_args(Tta))}, found {tta!r}")
+
+
+def _check_size(name: str, size: int | None) -> None:
+    if size is not None and size < 1:
+        raise ValueError(f"{name} must be at least 1, found {size}")
 
 
 def _validate_pixels(pixels: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
