@@ -17,7 +17,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import httpx
+import numpy as np
+import onnx
 import pytest
+from onnx import numpy_helper
 
 Launch = Callable[..., Any]
 
@@ -214,6 +217,25 @@ def test_invalid_settings_are_one_line(
     code, out, err = serve(*(argument.replace("MODEL", str(colour_model)) for argument in arguments))
     assert (code, out) == (2, "")
     assert all(value.replace("MODEL", str(colour_model)) in err for value in values)
+    assert err.count("\n") == 1
+
+
+def scale_weights(model: Path, target: Path, factor: float) -> Path:
+    """A copy of the model whose weights are multiplied."""
+    loaded = onnx.load(model)
+    (weights,) = (tensor for tensor in loaded.graph.initializer if tensor.name == "weights")
+    weights.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weights) * np.float32(factor), "weights"))
+    onnx.save(loaded, target)
+    return target
+
+
+def test_a_model_that_cannot_predict_is_one_line(
+    serve: Callable[..., Output], colour_model: Path, tmp_path: Path
+) -> None:
+    broken = scale_weights(colour_model, tmp_path / "broken.onnx", np.inf)
+    code, out, err = serve("--model", str(broken), "--port", "0")
+    assert (code, out) == (2, "")
+    assert str(broken) in err
     assert err.count("\n") == 1
 
 

@@ -42,11 +42,12 @@ _PATHS = frozenset({"/", "/predict", "/models", "/health/live", "/health/ready",
 
 
 def create_app(service: Backend) -> FastAPI:
-    """Create the web application of a service; its lifespan starts and stops the service's threads."""
+    """Create the web application of a service; its lifespan starts the service, if it is not ready, and closes it."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        await asyncio.get_running_loop().run_in_executor(None, service.start)
+        if not service.ready:
+            await asyncio.get_running_loop().run_in_executor(None, service.start)
         yield
         service.close()
 

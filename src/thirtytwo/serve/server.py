@@ -25,7 +25,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def run(service: Backend, on_start: Callable[[str], None]) -> bool:
-    """Serve until SIGTERM or Ctrl-C, then finish accepted requests.
+    """Start the service, serve until SIGTERM or Ctrl-C, then finish accepted requests.
 
     Args:
         service: service to run; its settings contain the address.
@@ -36,6 +36,7 @@ def run(service: Backend, on_start: Callable[[str], None]) -> bool:
 
     Raises:
         ServiceError: the address is invalid or in use.
+        ModelFileError: a model cannot predict.
     """
     settings = service.settings
     config = uvicorn.Config(
@@ -49,6 +50,7 @@ def run(service: Backend, on_start: Callable[[str], None]) -> bool:
     )
     # Malformed bodies are reported to the client; this parser would also log them.
     with quiet_loggers("python_multipart"), contextlib.closing(listen(settings.host, settings.port)) as listener:
+        service.start()  # not in the application's lifespan, whose errors Uvicorn logs with a traceback
         port = listener.getsockname()[1]
         server = _Server(config, service, lambda: on_start(address(settings.host, port)))
         server.run(sockets=[listener])

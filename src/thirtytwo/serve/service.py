@@ -107,7 +107,11 @@ class Service:
         self._heatmap_thread = ThreadPoolExecutor(1, thread_name_prefix="thirtytwo-heatmaps")
 
     def start(self) -> None:
-        """Warm up every model, so that the first request is fast."""
+        """Warm up every model, so that the first request is fast.
+
+        Raises:
+            ModelFileError: a model cannot predict.
+        """
         for served in self.models.values():
             size = served.classifier.info.input_size
             served.classifier.classify(np.zeros((1, size, size, 3), dtype=np.uint8))
