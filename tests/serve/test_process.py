@@ -239,6 +239,20 @@ def test_a_model_that_cannot_predict_is_one_line(
     assert err.count("\n") == 1
 
 
+@pytest.mark.slow
+def test_a_model_that_cannot_predict_some_images(
+    launch: Launch, make: SimpleNamespace, colour_model: Path, tmp_path: Path
+) -> None:
+    broken = scale_weights(colour_model, tmp_path / "broken.onnx", 3e38)
+    running = launch(models=[str(broken)])
+    answer = httpx.post(f"{running.url}/predict", files=make.parts(("a.png", make.image())))
+    assert (answer.status_code, answer.json()["type"]) == (500, "/docs#broken-model")
+    assert str(tmp_path) not in answer.text, "clients do not need to know paths"
+    assert running.stop() == 0
+    (line,) = running.process.stderr.read().splitlines()
+    assert str(broken) in line
+
+
 @pytest.mark.parametrize("module", ["fastapi", "uvicorn", "python_multipart", "prometheus_client", "pydantic_settings"])
 def test_without_the_extra(serve: Callable[..., Output], monkeypatch: pytest.MonkeyPatch, module: str) -> None:
     monkeypatch.setitem(sys.modules, module, None)

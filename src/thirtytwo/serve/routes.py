@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import logging
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,6 +16,7 @@ from starlette.responses import FileResponse, RedirectResponse, Response
 from starlette.routing import Route
 from starlette.staticfiles import StaticFiles
 
+from thirtytwo.errors import ModelFileError
 from thirtytwo.serve import metrics
 from thirtytwo.serve.schemas import (
     KINDS,
@@ -31,6 +33,8 @@ from thirtytwo.serve.service import Backend
 from thirtytwo.serve.settings import ServeSettings
 from thirtytwo.serve.uploads import JSON, MULTIPART, read_uploads
 from thirtytwo.text import plain_reason
+
+logger = logging.getLogger(__name__)
 
 SWAGGER = Path(__file__).with_name("swagger")
 """Swagger UI, which shows the page /docs."""
@@ -227,6 +231,10 @@ async def _predict(service: Backend, request: Request, parameters: PredictParame
         try:
             async with asyncio.timeout(seconds):
                 return await service.predict(uploads(), name, reservation, top=top, heatmap=heatmap)
+        except ModelFileError as error:
+            logger.error("%s", error)
+            detail = "A probability that the model computes for these images is not a number."
+            raise Problem("broken-model", detail) from None
         except TimeoutError:
             if not received:
                 raise Problem("too-slow", f"The upload was not complete after {seconds:g} s.") from None

@@ -31,6 +31,7 @@ KINDS: dict[str, tuple[int, str, str]] = {
     "busy": (503, "The service is overloaded", "Retry after the number of seconds in Retry-After."),
     "timed-out": (503, "The prediction took too long", "Retry after the number of seconds in Retry-After."),
     "not-ready": (503, "The service is shutting down", "Send the request to another instance."),
+    "broken-model": (500, "The model cannot predict", "Use another model; the service's log names the file."),
     "bug": (500, "Internal error", "This is a bug; see the service's log."),
 }
 """Status, title and fix for each kind of problem."""
