@@ -45,7 +45,19 @@ def test_addresses(text: str, expected: Address, shown: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "rays", "http://head:10001", "ray://", "head:port", "head:0", "head:70000", "a b:1"]
+    "text",
+    [
+        "",
+        "rays",
+        "http://head:10001",
+        "ray://",
+        "://head:10001",
+        "://head",
+        "head:port",
+        "head:0",
+        "head:70000",
+        "a b:1",
+    ],
 )
 def test_invalid_addresses(text: str) -> None:
     with pytest.raises(ClusterError) as caught:
@@ -93,6 +105,37 @@ def test_wrong_addresses_are_found_soon(form: str, monkeypatch: pytest.MonkeyPat
         unused.bind(("127.0.0.1", 0))
         with pytest.raises(ClusterError, match="can be reached"):
             address.check_reachable(parse_address(form.format(unused.getsockname()[1])))
+
+
+BEHIND_PROXY = """
+import sys
+from concurrent.futures import ThreadPoolExecutor
+import grpc
+from thirtytwo.scale.address import check_reachable, is_open, parse_address
+
+class Head(grpc.GenericRpcHandler):
+    def service(self, call):
+        return grpc.unary_unary_rpc_method_handler(lambda request, context: b"")
+
+server = grpc.server(ThreadPoolExecutor(2))
+server.add_generic_rpc_handlers((Head(),))
+place = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+server.start()
+check_reachable(parse_address(place))
+print(is_open(place))
+server.stop(None)
+"""
+"""What answers every call is reached as a head node would be."""
+
+
+@needs_ray
+@pytest.mark.slow
+def test_a_cluster_is_not_reached_through_a_proxy(process_environment: dict[str, str]) -> None:
+    """As Ray itself does it: a proxy for web pages knows nothing of the machines of a cluster."""
+    proxy = {"http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9", "no_proxy": ""}
+    command = [sys.executable, "-c", BEHIND_PROXY]
+    done = subprocess.run(command, env=process_environment | proxy, capture_output=True, text=True, timeout=120)
+    assert done.stdout == "True\n", done.stderr
 
 
 @needs_ray

@@ -57,7 +57,7 @@ def parse_address(text: str) -> Address:
     if mark and place and ":" not in place.rpartition("]")[2]:
         place = f"{place}:{CLIENT_PORT}"
     found = _HOST_PORT.fullmatch(place)
-    if found is None or scheme not in ("", "ray") or not 0 < int(found["port"]) < 2**16:
+    if found is None or scheme != ("ray" if mark else "") or not 0 < int(found["port"]) < 2**16:
         raise ClusterError(f"{text!r} is not an address of a Ray cluster.", f"Expected {EXPECTED}.")
     return Address(kind, found["host"], int(found["port"]))
 
@@ -68,23 +68,13 @@ def check_reachable(address: Address) -> None:
     Raises:
         ClusterError: it does not.
     """
-    host, reason = address.host.strip("[]"), ""
-    try:
-        socket.create_connection((host, address.port), timeout=REACH_SECONDS).close()
-    except TimeoutError:
-        reason = f"no answer within {REACH_SECONDS:g} seconds"
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-    except UnicodeError:  # raised before the name is looked up
-        reason = f"{host} is not a name of a machine"
-    if reason:
-        raise ClusterError(f"No Ray cluster can be reached at {address}: {reason}.", CHECK)
+    _check_port(address)
     if os.environ.get("RAY_USE_TLS", "0") != "0":
         return
     place = f"{address.host}:{address.port}"
     if not _speaks_grpc(place):
         raise ClusterError(f"What responds at {address} is not a Ray cluster.", CHECK)
-    answer = _ask_head(require("grpc", EXTRA).insecure_channel(place))
+    answer = _ask_head(_channel(place))
     if answer == "UNAUTHENTICATED":
         answer = _ask_head_with_token(place)
     if answer == "UNAUTHENTICATED":
@@ -101,6 +91,28 @@ def check_reachable(address: Address) -> None:
         raise ClusterError(f"What responds at {address} is not the head node of a Ray cluster.", CHECK)
 
 
+def _check_port(address: Address) -> None:
+    """Check that a port accepts connections; raises like `check_reachable`."""
+    host = address.host.strip("[]")
+    try:
+        socket.create_connection((host, address.port), timeout=REACH_SECONDS).close()
+        return
+    except TimeoutError:
+        reason = f"no answer within {REACH_SECONDS:g} seconds"
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+    except UnicodeError:  # raised before the name is looked up
+        reason = f"{host} is not a name of a machine"
+    raise ClusterError(f"No Ray cluster can be reached at {address}: {reason}.", CHECK)
+
+
+def _channel(place: str) -> Any:
+    """A channel of gRPC without a token; not through a proxy of HTTP, as Ray's own."""
+    from ray._private.ray_constants import GLOBAL_GRPC_OPTIONS
+
+    return require("grpc", EXTRA).insecure_channel(place, options=GLOBAL_GRPC_OPTIONS)
+
+
 def _ask_head_with_token(place: str) -> str:
     """`_ask_head` with the user's token, which Ray reads once; not for a cluster that asks for none."""
     from ray._private.grpc_utils import init_grpc_channel
@@ -114,7 +126,7 @@ def _ask_head_with_token(place: str) -> str:
 def _speaks_grpc(place: str) -> bool:
     """Whether a port accepts connections of gRPC, which Ray uses."""
     grpc = require("grpc", EXTRA)
-    channel = grpc.insecure_channel(place)
+    channel = _channel(place)
     try:
         grpc.channel_ready_future(channel).result(timeout=REACH_SECONDS)
     except grpc.FutureTimeoutError:
@@ -128,7 +140,7 @@ def is_open(place: str) -> bool:
     """Whether the cluster whose head node responds there asks for no token."""
     if os.environ.get("RAY_USE_TLS", "0") != "0":
         return False
-    return _ask_head(require("grpc", EXTRA).insecure_channel(place)) == "OK"
+    return _ask_head(_channel(place)) == "OK"
 
 
 def _ask_head(channel: Any) -> str:
