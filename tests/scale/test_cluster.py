@@ -134,7 +134,9 @@ def test_a_cluster_is_not_reached_through_a_proxy(process_environment: dict[str,
     """As Ray itself does it: a proxy for web pages knows nothing of the machines of a cluster."""
     proxy = {"http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9", "no_proxy": ""}
     command = [sys.executable, "-c", BEHIND_PROXY]
-    done = subprocess.run(command, env=process_environment | proxy, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        command, env=process_environment | proxy, capture_output=True, text=True, timeout=120, check=False
+    )
     assert done.stdout == "True\n", done.stderr
 
 
@@ -388,6 +390,34 @@ def test_token_of_another_cluster(cluster: Any, process_environment: dict[str, s
 def test_token_of_the_cluster(process_environment: dict[str, str]) -> None:
     pytest.importorskip("ray")
     assert run_with_token(process_environment, HEAD_WITH_TOKEN, AUTHENTICATION) == "42 True True token"
+
+
+STARTED_AT_SECOND = """
+import ray
+import ray._private.worker as worker
+from thirtytwo.scale.cluster import open_cluster
+init, calls = ray.init, []
+
+def fail_once(**options):
+    calls.append(options)
+    if len(calls) == 1:
+        raise ConnectionError("The cluster has ended.")
+    return init(**options)
+
+ray.init = fail_once
+with open_cluster("ray", modules=()) as cluster:
+    print(cluster.started, worker._worker_logs_enabled)
+"""
+"""Whether a cluster was started after the one of this machine has ended, and whether Ray prints that workers died."""
+
+
+@needs_ray
+@pytest.mark.long
+@pytest.mark.filterwarnings("default")
+def test_dead_workers_are_not_reported_after_a_second_connection(process_environment: dict[str, str]) -> None:
+    command = [sys.executable, "-c", STARTED_AT_SECOND]
+    done = subprocess.run(command, env=process_environment, capture_output=True, text=True, timeout=600, check=False)
+    assert done.stdout == "True False\n", done.stderr
 
 
 OTHER_TOKEN = """

@@ -13,7 +13,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -115,9 +115,9 @@ def open_cluster(on: str, *, cpus: int | None = None, modules: Sequence[str] = N
     if ray.is_initialized():  # the caller's own connection
         yield _checked(ray, address, started=False, modules=modules)
         return
-    with ExitStack() as connection:
-        if hasattr(ray._private.worker, _SHOWN):
-            connection.enter_context(library_attribute(ray._private.worker, _SHOWN, False))
+    worker = ray._private.worker
+    without_losses = library_attribute(worker, _SHOWN, False) if hasattr(worker, _SHOWN) else nullcontext()
+    with without_losses, ExitStack() as connection:
         started = _connect(ray, address, cpus, connection)
         connection.callback(ray.shutdown)
         yield _checked(ray, address, started=started, modules=modules)
