@@ -390,6 +390,11 @@ def test_file_names_made_from_long_names_are_shortened(tiny: SimpleNamespace) ->
         (["--help"], None),
         (["."], None),
         ([".", "--model", "cifar10-tiny"], None),
+        (["photos/*.jpg"], None),
+        (["@photos.txt"], None),
+        (["-"], None),
+        ([f"{number}.jpg" for number in range(62)], "imagenet"),
+        ([f"{number}.jpg" for number in range(63)], None),
     ],
 )
 def test_the_command_line_opens_the_model_that_it_names(words: list[str], opened: str | None) -> None:

@@ -397,6 +397,12 @@ def test_a_model_opened_ahead_is_used_once_and_with_its_threads_only(threads: in
     assert second.session is not ahead.result()
 
 
+def test_no_model_opened_ahead_is_kept_unused() -> None:
+    session_module.open_ahead(bundled_models()["cifar10-tiny"])
+    Classifier(bundled_models()["cifar10-tiny"], threads=cpu_count() + 1)
+    assert not session_module._ahead
+
+
 def test_a_damaged_model_opened_ahead_is_reported_where_it_is_used(tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_bytes(b"no model")
     session_module.open_ahead(tmp_path / "model.onnx")

@@ -7,6 +7,7 @@ Exit codes: 0 success, 1 a bug (with traceback), 2 invalid user input (one messa
 from __future__ import annotations
 
 import errno
+import glob
 import os
 import sys
 from collections.abc import Sequence
@@ -366,13 +367,12 @@ def run_command(arguments: Sequence[str] | None = None) -> int:
 def _open_model_ahead(given: Sequence[str]) -> None:
     """Start to open the model of a command line of `predict`; parsing it imports pydantic, which takes about as long.
 
-    Not with a folder, for whose images the model may be opened with a share of the threads for each of several batches.
-    Anything wrong with the model is reported where it is used.
+    Not if there may be many images, for which the model is opened with a share of the threads for each of several
+    batches. Anything wrong with the model is reported where it is used.
     """
-    from thirtytwo.inference.classifier import default_model, find_model
+    from thirtytwo.inference.classifier import MANY, default_model, find_model
     from thirtytwo.inference.hub import PREFIX
     from thirtytwo.inference.session import open_ahead
-    from thirtytwo.io import is_directory
 
     if any(word in ("-h", "--help") or word.partition("=")[0] == "--on" for word in given):
         return
@@ -381,9 +381,17 @@ def _open_model_ahead(given: Sequence[str]) -> None:
     if len(named) > 1 or any(name.startswith(PREFIX) for name in named):
         return
     with suppress(ThirtytwoError, OSError, ValueError):
-        if any(is_directory(Path(word)) for word in given if word not in named):
+        if len(given) > MANY or any(_names_several(word) for word in given if word not in named):
             return
         open_ahead(find_model(named[0]) if named else default_model())
+
+
+def _names_several(word: str) -> bool:
+    """Whether an argument may be a folder, a glob or a list of images."""
+    from thirtytwo.inputs import LIST_MARK
+    from thirtytwo.io import is_directory
+
+    return word == "-" or word.startswith(LIST_MARK) or glob.has_magic(word) or is_directory(Path(word))
 
 
 def _with_one_command(name: str) -> typer.Typer:

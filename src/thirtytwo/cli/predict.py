@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 Format = Literal["table", "json", "csv"]
 
-_MANY = 64  # smallest number of files that are classified in several batches at a time
 _PROGRESS_FROM = 2 * 32  # smallest number of files with a progress bar
 
 
@@ -36,14 +35,14 @@ def predict(
         DataError: no image was found, or some could not be read (raised after classifying all others).
     """
     from thirtytwo.images.discover import find_images
-    from thirtytwo.inference.classifier import BATCHES, default_model, load
+    from thirtytwo.inference.classifier import BATCHES, MANY, default_model, load
     from thirtytwo.inputs import expand_lists
 
     if out is not None:
         check_writable(out, force=force, format="" if format == "table" else format.upper())
         log_new_folder(out)
     files, skipped = find_images(expand_lists(arguments))
-    batches = BATCHES if len(files) >= _MANY else 1
+    batches = BATCHES if len(files) >= MANY else 1
     if model is None:
         chosen = default_model()
         log(f"Model: {chosen} (choose another with --model)")

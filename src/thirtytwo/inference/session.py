@@ -56,7 +56,8 @@ def open_session(path: Path | str, *, threads: int | None = None) -> tuple[Infer
     """
     path, threads = Path(path), threads or cpu_count(MOST_THREADS)
     with ThreadPoolExecutor(1, thread_name_prefix="thirtytwo-open") as pool:
-        creating = _ahead.pop((path, threads), None)
+        opened = {key: _ahead.pop(key) for key in list(_ahead) if key[0] == path}  # any number of threads, to keep none
+        creating = opened.get((path, threads))
         if creating is None:
             creating = pool.submit(create_session, path, threads, optimize=True)
         from thirtytwo.inference.model_file import checked_info
