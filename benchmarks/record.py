@@ -34,6 +34,7 @@ import re
 import shutil
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -331,13 +332,21 @@ def train_seeds(options: argparse.Namespace) -> int:
             continue
         run = train_port(options, seed, split) if chosen.recipe is None else train_once(chosen, options, seed, split)
         flops = flops or flops_of_training(chosen, options)
-        content = _found(out, settings)  # another process, on other cores, may have added seeds meanwhile
-        runs: list[dict[str, Any]] = [*content["runs"], run | machine() | {"source": source_hash()}]
-        runs.sort(key=lambda one: int(one["seed"]))
         what = {"kind": "training", "data": options.data, "name": chosen.name, "settings": settings, **flops}
-        write(out, what | {"summary": summary(runs), "runs": runs}, options)
+        add_run(out, run, what, options)
         print({key: run[key] for key in ("seed", "single", "tta", "seconds")}, flush=True)
     return 0
+
+
+def add_run(out: Path, run: dict[str, Any], what: dict[str, Any], options: argparse.Namespace) -> None:
+    """Add a training to the results; a process on other cores may add others at the same time."""
+    from filelock import FileLock
+
+    place = hashlib.sha256(os.fsencode(out.resolve())).hexdigest()[:16]
+    with FileLock(Path(tempfile.gettempdir()) / f"thirtytwo-{place}.lock"):
+        runs = [*_found(out, what["settings"])["runs"], run | machine() | {"source": source_hash()}]
+        runs.sort(key=lambda one: int(one["seed"]))
+        write(out, what | {"summary": summary(runs), "runs": runs}, options)
 
 
 def flops_of_training(chosen: Candidate, options: argparse.Namespace) -> dict[str, int | float]:

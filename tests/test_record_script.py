@@ -6,6 +6,8 @@ import importlib.util
 import json
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -187,6 +189,21 @@ def test_trainings_are_added_seed_by_seed(record: ModuleType, noise_cifar: Path,
         assert 0 <= run["single"] <= 1
     again = words(noise_cifar, tmp_path, "train", "fast", "--set", "optimizer.lr=0.1", "--name", "fast")
     assert record.train_seeds(record.parse(again)) == 2, "results of other settings are not mixed with these"
+
+
+def test_trainings_that_end_together_are_all_kept(record: ModuleType, tmp_path: Path) -> None:
+    options = record.parse(["train", "--runs", str(tmp_path / "runs"), "--out", str(tmp_path)])
+    out, what = tmp_path / "record.json", {"settings": {"split": "test"}}
+    together = threading.Barrier(8)
+
+    def add(seed: int) -> None:
+        together.wait()
+        record.add_run(out, {"seed": seed, "single": 0.9, "tta": 0.91, "seconds": 1.0}, what, options)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(add, range(8)))
+    assert [run["seed"] for run in read(out)["runs"]] == list(range(8))
+    assert read(out)["summary"]["n"] == 8
 
 
 @pytest.mark.slow
