@@ -278,7 +278,8 @@ def test_tables_state_what_was_measured(
     tables, results = load("tools", "speed_tables"), sys.modules["result_tables"]
     monkeypatch.setattr(tables, "RESULTS", tmp_path)
     monkeypatch.setattr(results, "RESULTS", tmp_path)
-    assert tables.record_steps() == tables.record_trainings() == tables.costs_train() == tables.NOTHING
+    for table in (tables.record_steps, tables.record_trainings, tables.costs_train, tables.serve_compare):
+        assert table() == tables.NOTHING
     record.measure_steps(record.parse(words(noise_cifar, tmp_path, "steps", "fast", "--rounds", "1")))
     record.train_seeds(record.parse(words(noise_cifar, tmp_path, "train", "fast", "--final")))
     record.train_seeds(record.parse(words(noise_cifar, tmp_path, "train", "half", "--val")))

@@ -78,6 +78,8 @@ WORKLOADS = {"png": "PNG files of 32 pixels", "photographs": "JPEGs of 1024×768
 def serve_compare() -> str:
     """The service beside other servers with the same model."""
     result = read_results("serve_compare")
+    if not result:
+        return NOTHING
     lines = [
         "| images | server | requests a second | processor time of one | 99th percentile | peak memory |",
         "| --- | --- | ---: | ---: | ---: | ---: |",
