@@ -35,7 +35,7 @@ class Metrics:
             registry=self._registry,
         )
         self.images = Counter(
-            "thirtytwo_pictures",
+            "thirtytwo_images",
             "Number of images by result: known, unknown or unreadable.",
             ["model", "result"],
             registry=self._registry,
