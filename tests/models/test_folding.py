@@ -69,6 +69,22 @@ def test_folding_changes_neither_outputs_nor_gradients(name: str) -> None:
         assert torch.allclose(found_gradients[key], gradient, rtol=1e-2, atol=1e-3 * float(gradient.abs().max())), key
 
 
+def test_gradients_are_exact_in_float64() -> None:
+    net, size = network("resnet")
+    net.double()
+    images = torch.randn((2, 3, size, size), generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+    def gradients() -> list[Tensor]:
+        return list(torch.autograd.grad(net.forward_features(images).square().mean(), list(net.body.parameters())))
+
+    expected = gradients()
+    with folded_norms(net, size) as count:
+        assert count == FOLDED["resnet"]
+        found = gradients()
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
+
+
 @pytest.mark.parametrize("name", NETWORKS)
 def test_folded_layers_run_no_batch_norm(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     net, size = network(name)

@@ -78,7 +78,7 @@ def foldable_pairs(net: Network, size: int) -> list[tuple[nn.Conv2d, nn.BatchNor
     parameter = next(net.parameters())
     try:
         with preserve_modes(net), torch.enable_grad():
-            images = torch.zeros((1, 3, size, size), device=parameter.device, requires_grad=True)
+            images = torch.zeros((1, 3, size, size), device=parameter.device, dtype=parameter.dtype, requires_grad=True)
             maps = net.eval().forward_features(images)
     finally:
         for hook in hooks:

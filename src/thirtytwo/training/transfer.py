@@ -164,7 +164,7 @@ def feature_width(net: Network, size: int) -> int:
     """Number of features of an image of side `size`, in pixels."""
     parameter = next(net.parameters())
     with preserve_modes(net), torch.no_grad():
-        images = torch.zeros((1, 3, size, size), device=parameter.device)
+        images = torch.zeros((1, 3, size, size), device=parameter.device, dtype=parameter.dtype)
         found = net.eval().pool(net.forward_features(images))
     return int(found.shape[1])
 
