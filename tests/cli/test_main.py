@@ -373,6 +373,26 @@ def test_the_limit_of_the_cache_is_bounded(monkeypatch: pytest.MonkeyPatch, caps
     assert "THIRTYTWO_CACHE_GB" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        (["predict", "photo.jpg", "--format", "xml"], ["--format", "'xml'", "'json'"]),
+        (["predict", "photo.jpg", "--tta", "on"], ["--tta", "'on'", "'auto'"]),
+        (["predict", "photo.jpg", "--top", "0"], ["--top", "1"]),
+        (["serve", "--tta", "on"], ["--tta", "THIRTYTWO_SERVE_TTA", "'on'", "'auto'"]),
+        (["serve", "--threads", "0"], ["--threads", "1"]),
+        (["serve", "--replicas", "2", "--max-replicas", "1"], ["replicas", "2", "1"]),
+    ],
+)
+def test_invalid_values_are_named_without_terms_of_pydantic(
+    words: list[str], parts: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_command(words) == 2
+    shown = capsys.readouterr().err
+    assert all(part in shown for part in parts)
+    assert "Value error" not in shown
+
+
 def test_file_names_made_from_long_names_are_shortened(tiny: SimpleNamespace) -> None:
     tiny.folder(Path("n" * 255), 12)
     assert run_command(["data", "show", "n" * 255, "--recipe", "fast"]) == 0

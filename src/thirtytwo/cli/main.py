@@ -33,6 +33,7 @@ from thirtytwo.cli.serve import serve, serve_options
 from thirtytwo.cli.train import train, tune
 from thirtytwo.errors import ThirtytwoError
 from thirtytwo.process import interrupted_by_sigterm, own_process, quiet_loggers
+from thirtytwo.text import plain_reason
 
 BUG, USER, INTERRUPTED = 1, 2, 130
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
@@ -420,7 +421,7 @@ def _expand_path(argument: str) -> str:
 
 def _usage_message(error: typer.TyperException) -> tuple[str, str]:
     """Message (with close matches) and fix of an invalid command line."""
-    message = error.format_message()
+    message = ": ".join(map(plain_reason, error.format_message().split(": ")))
     close = getattr(error, "possibilities", None)
     if close:
         message = f"{error.message}. Did you mean {' or '.join(sorted(close))}?"
