@@ -1,6 +1,7 @@
 """All errors that the user can fix, in one tree.
 
 ThirtytwoError              base class; the command line prints it as one message and exits with code 2
+├── ArgumentError           argument of a function that is out of its range; a ValueError, too
 ├── UnknownNameError        name of a data set, model, recipe, … that is not registered; suggests close matches
 ├── RecipeError             recipe or --set that does not fit the schema
 ├── DataError               data set that cannot be used as it is
@@ -41,6 +42,10 @@ class ThirtytwoError(Exception):
         self.fix = fix
         between = "\n" if "\n  " in message else " "  # below a list (`text.itemized`)
         super().__init__(message if fix is None else f"{message}{between}{fix}")
+
+
+class ArgumentError(ThirtytwoError, ValueError):
+    """An argument of a function that is out of its range."""
 
 
 class UnknownNameError(ThirtytwoError):

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from thirtytwo.errors import ImageError, ModelFileError, RunError, ThirtytwoError, UnknownNameError
+from thirtytwo.errors import ArgumentError, ImageError, ModelFileError, RunError, ThirtytwoError, UnknownNameError
 from thirtytwo.inference import classifier as classifier_module
 from thirtytwo.inference import session as session_module
 from thirtytwo.inference.classifier import (
@@ -145,7 +145,7 @@ def test_top(classifier: Classifier, top: int, found: int) -> None:
 def test_arguments_are_checked_before_anything_runs(
     classifier: Classifier, method: str, wrong: dict[str, object], named: str
 ) -> None:
-    with pytest.raises(ValueError, match=named):
+    with pytest.raises(ArgumentError, match=named):
         getattr(classifier, method)(np.zeros((2, 8, 8, 3), dtype=np.uint8), **wrong)
 
 
@@ -190,7 +190,7 @@ def test_several_batches_at_a_time_give_the_same(
 
 @pytest.mark.parametrize("wrong", [{"batches": 0}, {"batches": -1}, {"threads": -2}])
 def test_numbers_of_threads_and_batches_are_checked(colour_model: Path, wrong: dict[str, int]) -> None:
-    with pytest.raises(ValueError, match=f"at least.*{next(iter(wrong.values()))}"):
+    with pytest.raises(ArgumentError, match=f"at least.*{next(iter(wrong.values()))}"):
         load(colour_model, **wrong)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from thirtytwo.errors import ImageError, ModelFileError, RunError, UnknownNameError, did_you_mean
+from thirtytwo.errors import ArgumentError, ImageError, ModelFileError, RunError, UnknownNameError, did_you_mean
 from thirtytwo.images.decode import load_image
 from thirtytwo.images.pixels import resize
 from thirtytwo.inference.hub import PREFIX, download_model
@@ -126,8 +126,8 @@ class Classifier:
     """
 
     def __init__(self, path: Path | str, *, threads: int | None = None, batches: int = 1) -> None:
-        if batches < 1 or (threads is not None and threads < 0):
-            raise ValueError(f"batches must be at least 1 and threads at least 0, found {batches} and {threads}")
+        _check_least("batches", batches)
+        _check_least("threads", threads, 0)
         self.path = Path(path)
         self._threads = threads or cpu_count(MOST_THREADS)
         self._batches = min(batches, self._threads)
@@ -183,6 +183,10 @@ class Classifier:
 
         Returns:
             A `Prediction` for each image that can be read, else an `UnreadableImage`.
+
+        Raises:
+            ArgumentError: `top` is below 1, or `tta` none of these.
+            ModelFileError: a probability is not a number.
         """
         return list(self.predict_iter(as_iterable(images), top, tta=tta))
 
@@ -194,7 +198,7 @@ class Classifier:
         At most `batch` images, at least 1, are in one run of the model, by default as many as bound its memory.
         """
         _check_options(top, tta)
-        _check_size("batch", batch)
+        _check_least("batch", batch)
         size = max(1, min(batch or _BATCH, self.largest_batch) // self._batches)
         return self._classify_batches(self._decode_ahead(images), size, top, tta)
 
@@ -238,7 +242,7 @@ class Classifier:
         self, pixels: npt.NDArray[np.uint8], outputs: Sequence[str] = REQUIRED_OUTPUTS, size: int | None = None
     ) -> dict[str, npt.NDArray[Any]]:
         """Like `run` for any number of images but none, in batches of at most `size`, by default by their pixels."""
-        _check_size("size", size)
+        _check_least("size", size)
         size = size or min(_BATCH, self.largest_batch)
         parts = [
             self.run(np.ascontiguousarray(pixels[start : start + size]), outputs)
@@ -344,6 +348,7 @@ def load(name_or_path: str | Path | None = None, *, threads: int | None = None, 
             2 classify more images a second where there are many, and a single one later.
 
     Raises:
+        ArgumentError: `batches` is below 1, or `threads` below 0.
         UnknownNameError: there is no such file, directory or bundled model.
         ModelFileError: the file is not a thirtytwo model.
         RunError: the run directory has no model.
@@ -433,15 +438,14 @@ def as_iterable(images: ImageLike | Iterable[ImageLike]) -> Iterable[ImageLike]:
 
 
 def _check_options(top: int, tta: Tta) -> None:
-    if top < 1:
-        raise ValueError(f"top must be at least 1, found {top}")
+    _check_least("top", top)
     if tta not in get_args(Tta):
-        raise ValueError(f"tta must be one of {listing(get_args(Tta))}, found {tta!r}")
+        raise ArgumentError(f"tta must be one of {listing(get_args(Tta))}; found {tta!r}.")
 
 
-def _check_size(name: str, size: int | None) -> None:
-    if size is not None and size < 1:
-        raise ValueError(f"{name} must be at least 1, found {size}")
+def _check_least(name: str, value: int | None, least: int = 1) -> None:
+    if value is not None and value < least:
+        raise ArgumentError(f"{name} must be at least {least}; found {value}.")
 
 
 def _validate_pixels(pixels: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
