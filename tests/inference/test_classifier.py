@@ -149,6 +149,23 @@ def test_arguments_are_checked_before_anything_runs(
         getattr(classifier, method)(np.zeros((2, 8, 8, 3), dtype=np.uint8), **wrong)
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        np.zeros((2, 9, 9, 3), np.uint8),
+        np.zeros((8, 8, 3), np.uint8),
+        np.zeros((2, 3, 8, 8), np.uint8),
+        np.zeros((2, 8, 8, 3), np.float32),
+    ],
+)
+@pytest.mark.parametrize("method", ["classify", "run", "run_batches"])
+def test_pixels_of_another_shape_or_type_are_named(
+    classifier: Classifier, method: str, wrong: npt.NDArray[np.uint8]
+) -> None:
+    with pytest.raises(ArgumentError, match=r"uint8 \(N, 8, 8, 3\).*found (uint8|float32) \("):
+        getattr(classifier, method)(wrong)
+
+
 def test_no_images_have_no_predictions(classifier: Classifier) -> None:
     none = np.zeros((0, 8, 8, 3), dtype=np.uint8)
     assert classifier.classify(none) == classifier.predict(none) == classifier.predict([]) == []

@@ -236,6 +236,9 @@ class Classifier:
         self, pixels: npt.NDArray[np.uint8], outputs: Sequence[str] = REQUIRED_OUTPUTS
     ) -> dict[str, npt.NDArray[Any]]:
         """Run the model on pixels of its input size, uint8 `(N, S, S, 3)`; return its raw outputs by name."""
+        size = self.info.input_size
+        if pixels.dtype != np.uint8 or pixels.shape[1:] != (size, size, 3):
+            raise ArgumentError(f"pixels must be uint8 (N, {size}, {size}, 3); found {pixels.dtype} {pixels.shape}.")
         return dict(zip(outputs, self.session.run(list(outputs), {INPUT: pixels}), strict=True))
 
     def run_batches(
