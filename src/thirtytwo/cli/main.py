@@ -14,7 +14,7 @@ from contextlib import suppress
 from copy import copy
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -32,6 +32,7 @@ from thirtytwo.cli.serve import serve, serve_options
 from thirtytwo.cli.train import train, tune
 from thirtytwo.errors import ThirtytwoError
 from thirtytwo.process import interrupted_by_sigterm, own_process, quiet_loggers
+from thirtytwo.text import plain_reason
 
 BUG, USER, INTERRUPTED = 1, 2, 130
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
@@ -51,7 +52,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-data_app = typer.Typer(help="Show, check, fix or convert a data set.", no_args_is_help=True)
+data_app = typer.Typer(help="Show, check, fix or convert a data set.")
 app.add_typer(data_app, name="data")
 
 
@@ -65,6 +66,11 @@ def _thirtytwo(
 
         show(f"thirtytwo {thirtytwo.__version__}")
         raise typer.Exit
+    _show_help_without_command(context)
+
+
+@data_app.callback(invoke_without_command=True)
+def _show_help_without_command(context: typer.Context) -> None:
     if context.invoked_subcommand is None:
         show(context.get_help())
 
@@ -342,7 +348,7 @@ def run_command(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         return _closed_pipe()
     except typer.TyperException as error:
-        show_error(*_usage_message(error))
+        show_error(*_usage_message(error, given))
         return USER
     except ThirtytwoError as error:
         show_error(error.message, error.fix)
@@ -410,8 +416,13 @@ def _expand_path(argument: str) -> str:
     return argument
 
 
-def _usage_message(error: typer.TyperException) -> tuple[str, str]:
-    """Message (with close matches) and fix of an invalid command line."""
+def _usage_message(error: typer.TyperException, given: Sequence[str]) -> tuple[str, str]:
+    """Message (with the value found and close matches) and fix of the invalid command line `given`."""
+    cause: Any = error.__cause__
+    if isinstance(error, typer.BadParameter) and hasattr(cause, "errors"):  # of pydantic's validation
+        wrong = cause.errors()[0]
+        reason, found = plain_reason(wrong["msg"]), repr(str(wrong["input"]))
+        error.message = reason if found in reason else f"{reason}; found {found}."
     message = error.format_message()
     close = getattr(error, "possibilities", None)
     if close:
@@ -419,7 +430,19 @@ def _usage_message(error: typer.TyperException) -> tuple[str, str]:
     elif not message.endswith((".", "?", "!")):
         message += "."  # as pydantic's and Click's messages of ranges have none
     context = getattr(error, "ctx", None)
-    return message, f"See: {context.command_path if context else 'thirtytwo'} --help"
+    return message, f"See: {context.command_path if context else _command_of(given)} --help"
+
+
+def _command_of(given: Sequence[str]) -> str:
+    """The command of a command line that its parser refused, such as `thirtytwo data doctor`."""
+    command, path = typer.main.get_command(app), ["thirtytwo"]
+    for word in given:
+        below = getattr(command, "commands", {})
+        if word not in below:
+            break
+        command = below[word]
+        path.append(word)
+    return " ".join(path)
 
 
 def _bug() -> int:
