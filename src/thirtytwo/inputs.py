@@ -12,6 +12,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from thirtytwo.errors import DataError, OutputError
+from thirtytwo.images.discover import is_image
 from thirtytwo.io import expand_home, folded, free_name, free_path, is_directory, is_file, short_name
 
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://?")
@@ -153,6 +154,11 @@ def _lines(content: bytes, where: str) -> list[str]:
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):  # as PowerShell writes
         content = content.decode("utf-16", "replace").encode()
     content = content.removeprefix(codecs.BOM_UTF8)
+    if is_image("", content):
+        raise DataError(
+            f"There is an image in {where}; expected one path a line.",
+            "Give the image as a file of its own, without - or @.",
+        )
     separator = b"\0" if b"\0" in content else b"\n"
     found = [os.fsdecode(line.rstrip(b"\r")) for line in content.split(separator)]
     found = [line for line in found if line.strip()]

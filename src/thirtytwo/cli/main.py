@@ -26,7 +26,18 @@ from thirtytwo.cli.data_export import export as export_data
 from thirtytwo.cli.doctor import checks, doctor, fix
 from thirtytwo.cli.evaluate import evaluate
 from thirtytwo.cli.evaluators import evaluator_options
-from thirtytwo.cli.options import DataRoot, Device, Model, NewRun, On, RunPath, Split, add_settings_command
+from thirtytwo.cli.options import (
+    BY_SUFFIX,
+    DataRoot,
+    Device,
+    Model,
+    NewRun,
+    On,
+    ResultFormat,
+    RunPath,
+    Split,
+    add_settings_command,
+)
 from thirtytwo.cli.push import push
 from thirtytwo.cli.serve import serve, serve_options
 from thirtytwo.cli.train import train, tune
@@ -88,7 +99,7 @@ def predict(
         Literal["off", "auto", "all"],
         typer.Option(help="Images to classify mirrored and shifted as well: off (none), auto (those in doubt) or all."),
     ] = "off",
-    format: Annotated[Literal["table", "json", "csv"], typer.Option(help="Output format.")] = "table",
+    format: Annotated[ResultFormat | None, typer.Option(help="Output format.", show_default=BY_SUFFIX)] = None,
     out: Annotated[
         str | None,
         typer.Option(
