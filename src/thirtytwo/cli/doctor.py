@@ -28,9 +28,11 @@ def doctor(
     data: Data,
     data_root: DataRoot = None,
     mute: Annotated[
-        list[str] | None, typer.Option(metavar="CODE", help="Leave out a check, such as T103; repeatable.")
+        list[str] | None, typer.Option(metavar="CODE", help="Leave out a check, such as T103; may be repeated.")
     ] = None,
-    only: Annotated[list[str] | None, typer.Option(metavar="CODE", help="Run only this check; repeatable.")] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(metavar="CODE", help="Run only this check; may be repeated.")
+    ] = None,
     thorough: Annotated[bool, typer.Option("--thorough", help="Also run the checks that take minutes.")] = False,
     predictions: Annotated[
         Path | None,
