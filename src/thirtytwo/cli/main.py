@@ -343,6 +343,7 @@ def run_command(arguments: Sequence[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else arguments
     try:
         with own_process(), interrupted_by_sigterm(), brief_warnings(), quiet_loggers("matplotlib"):
+            _refuse_empty(given)
             if list(given[:1]) == ["predict"]:
                 _open_model_ahead(given)
             command = typer.main.get_command(_with_one_command(given[0]) if given else app)
@@ -378,6 +379,19 @@ def run_command(arguments: Sequence[str] | None = None) -> int:
         return USER
     except Exception:
         return _bug()
+
+
+def _refuse_empty(given: Sequence[str]) -> None:
+    """Raise an error for an empty argument, such as an unset variable in quotes: as a path, it is the current folder.
+
+    Empty values of options are theirs to check.
+    """
+    for before, word in pairwise(["", *given]):
+        if not word and not before.startswith("-"):
+            raise ThirtytwoError(
+                f"An argument of thirtytwo {given[0]} is empty." if given[0] else "The command is empty.",
+                "Check whether a variable in the command line is unset.",
+            )
 
 
 def _open_model_ahead(given: Sequence[str]) -> None:
