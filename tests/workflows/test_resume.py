@@ -281,7 +281,7 @@ with {begin}:
 def evaluated(again: Path, tiny: SimpleNamespace, tmp_path: Path) -> RunDir:
     """That copy, with entries that evaluations added, and without the file that finishing again restores."""
     tiny.folder(tmp_path / "odd ones", 30)
-    evaluate(again, coverage=0.8, ood=[str(tmp_path / "odd ones")], show=False)
+    evaluate(again, coverage=0.8, ood=tmp_path / "odd ones", show=False)
     run = RunDir(again)
     run.split.unlink()
     return run
