@@ -67,7 +67,7 @@ def description(name: str, net: Network) -> str:
     """The builder's docstring, or how an architecture of timm is adapted to small images."""
     if not net.choices:
         return (MODELS.get(name).__doc__ or "").partition("\n")[0]
-    does = net.choices[0].value.partition(": ")[2]
+    does = net.choices[0].value.partition(", ")[2]
     return f"{does[:1].upper()}{does[1:]}."
 
 

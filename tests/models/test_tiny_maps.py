@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
 from thirtytwo.models import tiny_maps
 from thirtytwo.models.tiny_maps import convolve
@@ -96,3 +97,35 @@ def test_pytorchs_own_is_used_elsewhere(kind: str) -> None:
     result = convolve(maps, filters, None, 1, training=kind != "evaluation")
     assert "ConvolutionBackward" in type(result.grad_fn).__name__
     assert "_Convolution" not in type(result.grad_fn).__name__
+
+
+def convolutions(maps: Tensor, filters: Tensor) -> int:
+    """Count the calls of PyTorch's convolution."""
+    with FlopCounterMode(display=False) as counter:
+        convolve(maps, filters, None, 1, training=False)
+    return sum("convolution" in str(operation) for operation in counter.get_flop_counts()["Global"])
+
+
+def test_many_maps_without_gradients_are_multiplied_too() -> None:
+    maps, filters = some((64, 6, 3, 2), 0, torch.float64), some((5, 6, 3, 3), 1, torch.float64)
+    assert convolutions(maps, filters) == 1  # in evaluation with gradients, as Grad-CAM needs them
+    with torch.inference_mode():
+        assert convolutions(maps, filters) == 0
+        assert convolutions(maps[:63], filters) == 1
+        found = convolve(maps, filters, None, 1, training=False)
+        torch.testing.assert_close(found, F.conv2d(maps, filters, padding=1))
+
+
+def test_an_export_has_a_convolution() -> None:
+    class Convolution(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.filters = torch.nn.Parameter(some((5, 6, 3, 3), 1, torch.float32).detach())
+
+        def forward(self, maps: Tensor) -> Tensor:
+            return convolve(maps, self.filters, None, 1, training=False)
+
+    maps = some((64, 6, 3, 3), 0, torch.float32).detach()
+    with torch.no_grad():
+        exported = torch.export.export(Convolution(), (maps,))
+    assert any("conv2d" in str(node.target) for node in exported.graph.nodes)

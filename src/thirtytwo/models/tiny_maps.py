@@ -1,4 +1,4 @@
-"""Convolution of tiny maps, which is fast in training on a CPU."""
+"""Convolution of tiny maps, which is fast on a CPU in training and of many images."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from torch.nn import functional as F
 _MOST_POSITIONS = 9
 _MOST_POSITIONS_EVEN = 49
 """For filters with an even side, for which PyTorch's convolution is slower."""
+_MANY_IMAGES = 64
+"""From this many on, products are faster without gradients too, for filters with an odd side."""
 
 
 def convolve(maps: Tensor, filters: Tensor, bias: Tensor | None, padding: int, *, training: bool) -> Tensor:
@@ -19,19 +21,28 @@ def convolve(maps: Tensor, filters: Tensor, bias: Tensor | None, padding: int, *
 
     The `padding` is less than K.
 
-    In training on a CPU, maps of up to 3×3 pixels in channels-last layout, up to 7×7 for filters with an even side, are
-    multiplied by the filters position by position, without those parts of the filters that lie on the padding.
-    PyTorch's convolution works row by row and multiplies the padding too: it takes 1.5 to 30 times as long (512 and 768
-    channels, PyTorch 2.15, with AMX). Results differ by rounding only.
+    On a CPU, maps of up to 3×3 pixels in channels-last layout, in training up to 7×7 for filters with an even side, are
+    multiplied by the filters position by position, without those parts of the filters that lie on the padding: in
+    training, and without gradients from 64 maps on. PyTorch's convolution works row by row and multiplies the padding
+    too: it takes 1.5 to 30 times as long (512 and 768 channels, PyTorch 2.15, with AMX), with gradients or without.
+    Results differ by rounding only.
     """
-    most = _MOST_POSITIONS if filters.shape[2] % 2 else _MOST_POSITIONS_EVEN
-    tiny = maps.shape[2] * maps.shape[3] <= most
-    trained = training and maps.requires_grad and maps.device.type == "cpu" and not torch.compiler.is_compiling()
-    if not (tiny and trained and maps.is_contiguous(memory_format=torch.channels_last)):
+    multiplied = _is_multiplied(maps, filters.shape[2], training=training)
+    if not (multiplied and maps.device.type == "cpu" and maps.is_contiguous(memory_format=torch.channels_last)):
         return F.conv2d(maps, filters, bias, padding=padding)
     precision = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else maps.dtype
     result: Tensor = _Convolution.apply(maps.to(precision), filters.to(precision), padding)
     return result if bias is None else result + bias.to(precision)[:, None, None]
+
+
+def _is_multiplied(maps: Tensor, side: int, *, training: bool) -> bool:
+    """Whether products are faster for maps `(N, C, H, W)` of this size under filters of this side."""
+    if torch.compiler.is_compiling():
+        return False
+    count, odd = maps.shape[2] * maps.shape[3], side % 2 == 1
+    if torch.is_grad_enabled():
+        return training and maps.requires_grad and count <= (_MOST_POSITIONS if odd else _MOST_POSITIONS_EVEN)
+    return odd and side > 1 and count <= _MOST_POSITIONS and len(maps) >= _MANY_IMAGES
 
 
 class _Convolution(torch.autograd.Function):
