@@ -293,6 +293,15 @@ def test_the_suffix_of_out_chooses_the_format(
     assert (tmp_path / name).read_text(encoding="utf-8").startswith("file  ")
 
 
+def test_a_hyphen_is_standard_output(
+    predict: Predict, image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    printed = predict(image_folder, "--format", "csv")
+    assert predict(image_folder, "--format", "csv", "--out", "-") == printed
+    assert list(tmp_path.glob("-")) == []
+
+
 def test_existing_out_is_an_error(predict: Predict, image_folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "results.json"
     out.write_text("mine")

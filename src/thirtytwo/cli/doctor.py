@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from thirtytwo.cli.console import log, log_new_folder, show, show_table
-from thirtytwo.cli.options import BY_SUFFIX, Data, DataRoot, ResultFormat, format_for
+from thirtytwo.cli.options import BY_SUFFIX, STDOUT, Data, DataRoot, ResultFormat, format_for
 from thirtytwo.errors import DataError, OutputError, require
 from thirtytwo.text import CsvWriter, capitalized, counted
 
@@ -71,6 +71,7 @@ def doctor(
     from thirtytwo.doctor import diagnose
     from thirtytwo.io import write_text
 
+    out = None if out == STDOUT else out
     format = format_for(out, format)
     written = "" if format == "table" else format.upper()
     files = {"--out": (out, written), "--html": (html, "HTML"), "--fix-plan": (fix_plan, "CSV")}

@@ -70,6 +70,8 @@ On = Annotated[
     ),
 ]
 ResultFormat = Literal["table", "json", "csv"]
+STDOUT = Path("-")
+"""Results that may be written to a file are printed if it is named so, as by many programs."""
 BY_SUFFIX = "by the suffix of --out, else table"
 """What the help shows for the default of a `ResultFormat`: the rule of `format_for`."""
 LimitTrain = Annotated[int | None, typer.Option(min=1, help="Train on at most this many images.")]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO, TypeAlias
 
 from thirtytwo.cli.console import log, log_new_folder, log_skipped, show_table
-from thirtytwo.cli.options import ResultFormat, format_for
+from thirtytwo.cli.options import STDOUT, ResultFormat, format_for
 from thirtytwo.errors import DataError, OutputError
 from thirtytwo.inference.output import write_csv, write_json
 from thirtytwo.io import check_writable
@@ -44,6 +44,7 @@ def predict(
     from thirtytwo.inference.classifier import BATCHES, default_model, load
     from thirtytwo.inputs import expand_lists
 
+    out = None if out == STDOUT else out
     format = format_for(out, chosen_format)
     if out is not None:
         check_writable(out, force=force, format="" if format == "table" else format.upper())
