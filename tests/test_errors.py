@@ -36,6 +36,7 @@ def test_error_text_is_message_and_fix(message: str, fix: str | None, text: str)
         ("zebra", ["digits", "cifar10"], "Known: cifar10, digits."),
         ("zebra", [], "There are none."),
         ("", ["fast"], "Known: fast."),
+        ("?", [f"{n:04}" for n in range(1000)], f"Known: {', '.join(f'{n:04}' for n in range(50))} and 950 more."),
     ],
 )
 def test_did_you_mean(found: str, known: list[str], help: str) -> None:

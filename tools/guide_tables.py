@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 import classic_table
 import typer
@@ -201,9 +201,12 @@ def _option(one: Any) -> str:
     if one.param_type_name == "argument":
         flags = f"`{(one.metavar or one.name).upper()}`"
     else:
-        value = f" {one.metavar}".replace("|", "/") if one.metavar and not one.is_flag else ""
+        kind = one.type_descriptor.annotation
+        values = one.metavar or "/".join(get_args(kind) if get_origin(kind) is Literal else ())
+        value = f" {values}".replace("|", "/") if values and not one.is_flag else ""
         flags = ", ".join(f"`{flag}{value}`" for flag in (*one.opts, *one.secondary_opts))
     shown = one.show_default if isinstance(one.show_default, str) else one.default
     shown = getattr(shown, "value", shown)
-    default = "" if shown is None or callable(shown) or shown in (False, (), []) else str(shown)
+    hidden = one.show_default is False or shown is None or callable(shown) or shown in (False, (), [])
+    default = "" if hidden else "on" if shown is True else str(shown)
     return _row(flags, default, " ".join((one.help or "").split()).replace("|", "\\|"))

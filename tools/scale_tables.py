@@ -153,7 +153,8 @@ def service_on_ray() -> str:
   {switched["lost"]} lost; {switched["old"]:,} responses of the old model, {switched["new"]:,} of the new one,
   {switched["wrong_answers"]} of neither.
 
-{_place(result)}, shared by clients and replicas; `benchmarks/serve_ray.py`.
+Model: {result["model"]["architecture"]}, {_megabytes("serve_ray")}. {_place(result)}, shared by clients and replicas;
+`benchmarks/serve_ray.py`.
 """
 
 

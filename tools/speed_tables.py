@@ -12,6 +12,8 @@ from thirtytwo.text import counted, percent
 NOTHING = "Not measured yet.\n"
 SHOWN = 5
 """Number of costs in a row of a table."""
+LEAST = 0.005
+"""Smallest share of a cost that is shown: 1 %, rounded."""
 
 
 def costs_import() -> str:
@@ -42,8 +44,8 @@ def _costs(part: str, heading: str) -> str:
     lines = [f"| {heading} | seconds | largest costs |", "| --- | ---: | --- |"]
     for name, case in found["costs"].items():
         total = case["total"]
-        largest = list(case["seconds"].items())[:SHOWN]
-        shares = ", ".join(f"{cost} {percent(value / total, 0)}" for cost, value in largest if total)
+        largest = [(cost, value / total) for cost, value in list(case["seconds"].items())[:SHOWN] if total]
+        shares = ", ".join(f"{cost} {percent(share, 0)}" for cost, share in largest if share >= LEAST)
         rate = f", at {case['requests_per_second']:,.0f} a second" if "requests_per_second" in case else ""
         digits = 2 if total < 10 else 0
         lines.append(f"| {name}{rate} | {total:,.{digits}f} | {shares} |")

@@ -28,6 +28,9 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from types import ModuleType
 
+_MOST_NAMES = 50
+"""Largest number of known names that a message lists."""
+
 
 class ThirtytwoError(Exception):
     """An error the user can fix.
@@ -115,11 +118,12 @@ class MissingExtraError(ThirtytwoError):
 
 
 def did_you_mean(found: str, known: Iterable[str]) -> str:
-    """One sentence of help for a mistyped name: the close matches, or all known names."""
+    """One sentence of help for a mistyped name: the close matches, or the known names, of many the first."""
     names = sorted(known)
     if close := closest(found, names):
         return f"Did you mean {close}?"
-    return "Known: " + ", ".join(names) + "." if names else "There are none."
+    more = f" and {len(names) - _MOST_NAMES:,} more" if len(names) > _MOST_NAMES else ""
+    return f"Known: {', '.join(names[:_MOST_NAMES])}{more}." if names else "There are none."
 
 
 def closest(found: str, known: Iterable[str]) -> str:

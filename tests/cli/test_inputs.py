@@ -75,6 +75,7 @@ def test_a_file_whose_name_starts_with_the_mark(
         (["taken.zip"], "", ["taken.zip is an archive", "unzip -q taken.zip -d taken-2 – then give taken-2."]),
         (["-"], "\n \n", ["standard input", "one path a line"]),
         (["-"], f"{URL}\n", [URL]),
+        (["-"], "BM photos/1.jpg\n", ["BM photos/1.jpg"]),
     ],
 )
 def test_advice(
@@ -95,6 +96,25 @@ def test_advice(
     assert run_command([verb, *arguments, "--model", str(colour_model)]) == 2
     error = capsys.readouterr().err
     assert all(text in error for text in expected), error
+
+
+@pytest.mark.parametrize("verb", ["predict", "explain"])
+@pytest.mark.parametrize("argument", ["-", "@red.png"])
+def test_an_image_instead_of_a_list(
+    verb: str,
+    argument: str,
+    colour_model: Path,
+    image_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(image_folder)
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(Path("red.png").read_bytes())))
+    assert run_command([verb, argument, "--model", str(colour_model)]) == 2
+    error = capsys.readouterr().err
+    where = "standard input" if argument == "-" else "red.png"
+    assert f"an image in {where}" in error
+    assert "one path a line" in error
 
 
 def test_an_address_in_python(colour_model: Path) -> None:

@@ -84,9 +84,16 @@ def test_home_is_expanded_in_the_python_api(
         (["data", "shwo"], ["'shwo'", "'show'"]),
         (["predict", "a.png", "--modle", "x"], ["--modle", "--model"]),
         (["predict"], ["thirtytwo predict --help"]),
+        (["predict", ""], ["empty", "variable"]),
+        (["teach", "--seed", "1", ""], ["empty", "variable"]),
+        ([""], ["empty"]),
         (["train"], ["DATA", "thirtytwo train --help"]),
-        (["predict", "a.png", "--top", "0"], ["--top"]),
-        (["predict", "a.png", "--format", "xml"], ["--format"]),
+        (["predict", "a.png", "--top", "0"], ["--top", "'0'", "thirtytwo predict --help"]),
+        (["predict", "a.png", "--top", "many"], ["--top", "'many'"]),
+        (["predict", "a.png", "--format", "xml"], ["--format", ": 'xml'", "'csv'"]),
+        (["predict", "a.png", "--tta"], ["--tta", "thirtytwo predict --help"]),
+        (["predict", "a.png", "--force=3"], ["--force", "thirtytwo predict --help"]),
+        (["data", "doctor", "digits", "--only"], ["--only", "thirtytwo data doctor --help"]),
         (["train", "digits", "--device", "tpu"], ["--device"]),
         (["train", "digits", "--epochs", "none"], ["--epochs"]),
         (["evaluate", "runs/x", "--split", "train"], ["--split"]),
@@ -114,6 +121,14 @@ def test_user_errors_are_one_message(
     assert "Traceback" not in err
     assert out == ""
     assert list(Path().iterdir()) == [], "nothing is written"
+
+
+@pytest.mark.parametrize("arguments", [[], ["data"]])
+def test_a_group_without_a_command_shows_its_help(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(arguments) == 0
+    out, err = capsys.readouterr()
+    assert "Usage: thirtytwo" in out
+    assert err == ""
 
 
 def test_run_directory_that_is_not_empty(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -282,6 +282,26 @@ def test_out_equals_stdout(predict: Predict, image_folder: Path, tmp_path: Path,
     assert out.read_text(encoding="utf-8") == printed
 
 
+@pytest.mark.parametrize(("name", "format"), [("r.json", "json"), ("r.CSV", "csv"), ("r.txt", "table"), ("r", "table")])
+def test_the_suffix_of_out_chooses_the_format(
+    predict: Predict, image_folder: Path, tmp_path: Path, name: str, format: str
+) -> None:
+    _, printed, _ = predict(image_folder, "--format", format)
+    assert predict(image_folder, "--out", tmp_path / name)[0] == 0
+    assert (tmp_path / name).read_text(encoding="utf-8") == printed
+    assert predict(image_folder, "--out", tmp_path / name, "--format", "table", "--force")[0] == 0
+    assert (tmp_path / name).read_text(encoding="utf-8").startswith("file  ")
+
+
+def test_a_hyphen_is_standard_output(
+    predict: Predict, image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    printed = predict(image_folder, "--format", "csv")
+    assert predict(image_folder, "--format", "csv", "--out", "-") == printed
+    assert list(tmp_path.glob("-")) == []
+
+
 def test_existing_out_is_an_error(predict: Predict, image_folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "results.json"
     out.write_text("mine")

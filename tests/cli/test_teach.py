@@ -149,7 +149,7 @@ def same_image(root: Path) -> None:
         (loose_images, ("class folder",)),
         (nothing, ("does not exist",)),
         (a_file, ("is a file",)),
-        (same_image, ("'grape'", "'sun'")),
+        (same_image, ("grape/0.png and ", "sun/same.png")),
     ],
     ids=lambda value: value.__name__ if callable(value) else "",
 )

@@ -50,6 +50,17 @@ def test_finding_nothing_is_an_error(arguments, tmp_path):
         find_images([tmp_path / argument for argument in arguments])
 
 
+def test_an_empty_folder_is_not_counted_as_skipped(tmp_path: Path) -> None:
+    for name in ("empty", "notes"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "notes" / "notes.txt").write_text("x")
+    with pytest.raises(DataError) as error:
+        find_images([tmp_path / "empty"])
+    assert "skipped" not in error.value.message
+    with pytest.raises(DataError, match="skipped: 1"):
+        find_images([tmp_path / "empty", tmp_path / "notes"])
+
+
 def test_natural_key_orders_numbers():
     assert sorted(["b", "a10", "a9", "A1"], key=natural_key) == ["A1", "a9", "a10", "b"]
 

@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import copy
 import os
+import pickle
+import re
 import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -171,6 +175,49 @@ def test_no_images_have_no_predictions(classifier: Classifier) -> None:
     assert classifier.classify(none) == classifier.predict(none) == classifier.predict([]) == []
 
 
+@pytest.mark.parametrize("wrong", [{"top": 0}, {"top": "3"}, {"top": 2.5}, {"tta": "yes"}, {"tta": True}])
+def test_options_are_checked(classifier: Classifier, wrong: dict[str, Any]) -> None:
+    ((name, value),) = wrong.items()
+    with pytest.raises(ValueError, match=re.escape(name) + ".*" + re.escape(repr(value))):
+        classifier.predict(pixels(0, 0, 0), **wrong)
+
+
+@pytest.mark.parametrize("kind", [bytearray, memoryview])
+def test_other_kinds_of_bytes(classifier: Classifier, image_folder: Path, kind: type) -> None:
+    (result,) = classifier.predict(kind((image_folder / "red.png").read_bytes()))
+    assert isinstance(result, Prediction)
+    assert result.top == "red"
+
+
+@pytest.mark.parametrize(
+    ("given", "found"), [(None, "NoneType"), (3, "int"), ([None], "NoneType"), (["a.png", 3.5], "float")]
+)
+def test_what_is_no_image_is_named(classifier: Classifier, given: Any, found: str) -> None:
+    with pytest.raises(TypeError, match=rf"path.*bytes.*{found}"):
+        classifier.predict(given)
+
+
+def test_an_open_file_is_not_read_line_by_line(classifier: Classifier, image_folder: Path) -> None:
+    with (image_folder / "red.png").open("rb") as file, pytest.raises(TypeError, match=r"open file.*read\(\)"):
+        classifier.predict(file)
+
+
+def test_attributes_that_only_predictions_have_say_why_there_is_none(classifier: Classifier, tmp_path: Path) -> None:
+    (result,) = classifier.predict(tmp_path / "missing.jpg")
+    with pytest.raises(AttributeError, match=r"'top'.*missing\.jpg does not exist"):
+        result.top  # type: ignore[union-attr]  # noqa: B018
+    assert not hasattr(result, "other")
+    assert copy.deepcopy(result) == pickle.loads(pickle.dumps(result)) == result  # noqa: S301
+
+
+@pytest.mark.parametrize("name", ["x" * 5000 + ".jpg", "a\0b.jpg"])
+def test_impossible_names_are_unreadable_images(classifier: Classifier, image_folder: Path, name: str) -> None:
+    wrong, right = classifier.predict([name, str(image_folder / "red.png")])
+    assert isinstance(wrong, UnreadableImage)
+    assert len(wrong.error) < 200
+    assert isinstance(right, Prediction)
+
+
 @pytest.mark.parametrize("count", [2, 31, 32, 33, 200, 257, 700])
 def test_order_is_kept_and_unreadable_ones_stay_in_place(
     classifier: Classifier, image_folder: Path, count: int
@@ -200,7 +247,12 @@ def test_several_batches_at_a_time_give_the_same(
     several = load(colour_model, threads=threads, batches=batches)
     assert several._batches == running
     assert several.session.get_session_options().intra_op_num_threads == threads // running
-    colours = [pixels(250, 0, 0), pixels(0, 250, 0), pixels(0, 0, 250), pixels(1, 2, 3).astype(np.float32)]
+    colours: list[npt.NDArray[Any]] = [
+        pixels(250, 0, 0),
+        pixels(0, 250, 0),
+        pixels(0, 0, 250),
+        pixels(1, 2, 3).astype(np.float32),
+    ]
     images = [colours[number % 4] for number in range(count)]
     assert several.predict(images) == classifier.predict(images)
 

@@ -119,6 +119,16 @@ def test_wrong_top(client: TestClient, make: SimpleNamespace, top: str) -> None:
     assert answer.status_code == 422
     assert answer.headers["content-type"] == "application/problem+json"
     assert answer.json()["errors"][0]["where"] == "top"
+    assert repr(top) in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(("name", "meant"), [("tpo", "'top'"), ("models", "'model'"), ("_", "heatmap, model, top")])
+def test_unknown_parameter(client: TestClient, make: SimpleNamespace, name: str, meant: str) -> None:
+    answer = client.post(f"/predict?{name}=2", files=make.parts(("a.png", make.image())))
+    assert (answer.status_code, answer.json()["type"]) == (422, "/docs#invalid")
+    assert answer.json()["errors"] == [{"where": name, "error": "Unknown parameter"}]
+    assert repr(name) in answer.json()["detail"]
+    assert meant in answer.json()["detail"]
 
 
 def test_grey_is_unknown(client: TestClient, make: SimpleNamespace) -> None:
@@ -292,7 +302,8 @@ FORM = {"Content-Type": "application/x-www-form-urlencoded"}
     ("body", "headers", "expected"),
     [
         (b'{"image": "AAAA"}', JSON, ["the unknown key 'image'", '{"files": [{"file": "photo.jpg", "data": "']),
-        (b'{"images": [], "top": 1}', JSON, ["the unknown keys 'images', 'top'"]),
+        (b'{"images": [], "tops": 1}', JSON, ["the unknown keys 'images', 'tops'"]),
+        (b'{"files": [{"data": "AAAA"}], "top": 1}', JSON, ["'top'", "/predict?top="]),
         (b'{"files": [{"data": "AAAA", "extra": 1}]}', JSON, ["the unknown key 'files.0.extra'"]),
         (b"{}", JSON, ["invalid at files: Field required", '{"files": [{"file": "photo.jpg", "data": "']),
         (b"null", JSON, ["invalid at its top level"]),

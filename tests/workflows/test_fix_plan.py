@@ -68,7 +68,7 @@ def trained(data: Path, plan: Path, how: dict[str, Any], tmp_path_factory: pytes
     """A run with the plan, whose file is gone afterwards."""
     gone = plan.with_name("gone.csv")
     shutil.copy(plan, gone)
-    run = thirtytwo.train(str(data), fix_plan=gone, run=tmp_path_factory.mktemp("runs") / "run", **how)
+    run = thirtytwo.train(data, fix_plan=gone, run=tmp_path_factory.mktemp("runs") / "run", **how)
     gone.unlink()
     return run
 

@@ -57,7 +57,7 @@ def _no_data_root() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def how(tiny: SimpleNamespace) -> dict[str, Any]:
     """How the runs here are trained."""
-    overrides = {**tiny.overrides, "data.image_size": 16, "schedule.epochs": 2}
+    overrides = {**tiny.overrides, "data.image_size": 16, "data.val_fraction": 0.25, "schedule.epochs": 2}
     return {"recipe": "digits", "overrides": overrides, "limit_train": 100, "show": False}
 
 
@@ -281,7 +281,7 @@ with {begin}:
 def evaluated(again: Path, tiny: SimpleNamespace, tmp_path: Path) -> RunDir:
     """That copy, with entries that evaluations added, and without the file that finishing again restores."""
     tiny.folder(tmp_path / "odd ones", 30)
-    evaluate(again, coverage=0.8, ood=[str(tmp_path / "odd ones")], show=False)
+    evaluate(again, coverage=0.8, ood=tmp_path / "odd ones", show=False)
     run = RunDir(again)
     run.split.unlink()
     return run
@@ -449,7 +449,7 @@ def no_torch_threads(how: dict[str, Any], **more: Any) -> dict[str, Any]:
 
 def diverge(how: dict[str, Any], run: Path) -> None:
     with pytest.raises(DivergedError):
-        train("digits", run=run, **no_torch_threads(how, **{"optimizer.lr_head": 1e30, "optimizer.lr_rest": 1e30}))
+        train("digits", run=run, **no_torch_threads(how, **{"optimizer.weight_decay": 1000}))
 
 
 def stop_by_hand(how: dict[str, Any], run: Path) -> None:

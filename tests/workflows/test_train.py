@@ -499,11 +499,28 @@ def test_refused_before_anything_is_written(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    "call",
+    [
+        train,
+        thirtytwo.tune,
+        thirtytwo.load_dataset,
+        lambda data: thirtytwo.train_seeds(data, seeds=[0]),
+        lambda data: thirtytwo.train_folds(data, folds=2),
+    ],
+    ids=["train", "tune", "load_dataset", "seeds", "folds"],
+)
+def test_data_may_be_a_path(call: Callable[[Path], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UnknownNameError, match="my-images"):
+        call(tmp_path / "my-images")
+
+
 def test_calibration_run_of_other_data(finished: Run, overrides: dict[str, Any], tmp_path: Path) -> None:
     folder = color_folder(tmp_path / "colours", COLORS, {"train": 4, "test": 2})
     more = {"data.train_on": "all", "data.calibrate_from": str(finished.path)}
     with pytest.raises(RecipeError) as caught:
-        train(str(folder), recipe="digits", overrides=overrides | more, run=tmp_path / "run", show=False)
+        train(folder, recipe="digits", overrides=overrides | more, run=tmp_path / "run", show=False)
     assert all(name in caught.value.message for name in ("data.calibrate_from", "digits", "colours"))
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from thirtytwo.cli.console import log, log_new_folder, show, show_table
-from thirtytwo.cli.options import Data, DataRoot
+from thirtytwo.cli.options import BY_SUFFIX, STDOUT, Data, DataRoot, ResultFormat, format_for
 from thirtytwo.errors import DataError, OutputError, require
 from thirtytwo.text import CsvWriter, capitalized, counted
 
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from thirtytwo.doctor import Diagnosis, Finding
 
 FailOn = Literal["error", "warning", "note", "never"]
-Format = Literal["table", "json", "csv"]
 FOUND = 3
 """Exit code where a finding is at or above `--fail-on`."""
 
@@ -29,9 +28,11 @@ def doctor(
     data: Data,
     data_root: DataRoot = None,
     mute: Annotated[
-        list[str] | None, typer.Option(metavar="CODE", help="Leave out a check, such as T103; repeatable.")
+        list[str] | None, typer.Option(metavar="CODE", help="Leave out a check, such as T103; may be repeated.")
     ] = None,
-    only: Annotated[list[str] | None, typer.Option(metavar="CODE", help="Run only this check; repeatable.")] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(metavar="CODE", help="Run only this check; may be repeated.")
+    ] = None,
     thorough: Annotated[bool, typer.Option("--thorough", help="Also run the checks that take minutes.")] = False,
     predictions: Annotated[
         Path | None,
@@ -44,7 +45,10 @@ def doctor(
     fail_on: Annotated[
         FailOn, typer.Option(help="Least severity with which the exit code is 3.", case_sensitive=False)
     ] = "error",
-    format: Annotated[Format, typer.Option(help="table: sentences; csv: the images of each finding.")] = "table",
+    format: Annotated[
+        ResultFormat | None,
+        typer.Option(help="table: sentences; csv: the images of each finding.", show_default=BY_SUFFIX),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(metavar="FILE", help="File to write the findings to.", show_default="stdout")
     ] = None,
@@ -67,6 +71,8 @@ def doctor(
     from thirtytwo.doctor import diagnose
     from thirtytwo.io import write_text
 
+    out = None if out == STDOUT else out
+    format = format_for(out, format)
     written = "" if format == "table" else format.upper()
     files = {"--out": (out, written), "--html": (html, "HTML"), "--fix-plan": (fix_plan, "CSV")}
     _check_outputs(files, data, force)
@@ -173,7 +179,7 @@ def checks() -> None:
     show_table(["code", "severity", "problem"], described_checks())
 
 
-def _formatted(diagnosis: Diagnosis, format: Format) -> str:
+def _formatted(diagnosis: Diagnosis, format: ResultFormat) -> str:
     from thirtytwo.doctor.output import COLUMNS, as_json, file_rows
 
     if format == "json":

@@ -15,7 +15,7 @@ from contextlib import suppress
 from copy import copy
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -27,7 +27,18 @@ from thirtytwo.cli.data_export import export as export_data
 from thirtytwo.cli.doctor import checks, doctor, fix
 from thirtytwo.cli.evaluate import evaluate
 from thirtytwo.cli.evaluators import evaluator_options
-from thirtytwo.cli.options import DataRoot, Device, Model, NewRun, On, RunPath, Split, add_settings_command
+from thirtytwo.cli.options import (
+    BY_SUFFIX,
+    DataRoot,
+    Device,
+    Model,
+    NewRun,
+    On,
+    ResultFormat,
+    RunPath,
+    Split,
+    add_settings_command,
+)
 from thirtytwo.cli.push import push
 from thirtytwo.cli.serve import serve, serve_options
 from thirtytwo.cli.train import train, tune
@@ -53,7 +64,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-data_app = typer.Typer(help="Show, check, fix or convert a data set.", no_args_is_help=True)
+data_app = typer.Typer(help="Show, check, fix or convert a data set.")
 app.add_typer(data_app, name="data")
 
 
@@ -67,6 +78,11 @@ def _thirtytwo(
 
         show(f"thirtytwo {thirtytwo.__version__}")
         raise typer.Exit
+    _show_help_without_command(context)
+
+
+@data_app.callback(invoke_without_command=True)
+def _show_help_without_command(context: typer.Context) -> None:
     if context.invoked_subcommand is None:
         show(context.get_help())
 
@@ -84,7 +100,7 @@ def predict(
         Literal["off", "auto", "all"],
         typer.Option(help="Images to classify mirrored and shifted as well: off (none), auto (those in doubt) or all."),
     ] = "off",
-    format: Annotated[Literal["table", "json", "csv"], typer.Option(help="Output format.")] = "table",
+    format: Annotated[ResultFormat | None, typer.Option(help="Output format.", show_default=BY_SUFFIX)] = None,
     out: Annotated[
         str | None,
         typer.Option(
@@ -328,6 +344,7 @@ def run_command(arguments: Sequence[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else arguments
     try:
         with own_process(), interrupted_by_sigterm(), brief_warnings(), quiet_loggers("matplotlib"):
+            _refuse_empty(given)
             if list(given[:1]) == ["predict"]:
                 _open_model_ahead(given)
             command = typer.main.get_command(_with_one_command(given[0]) if given else app)
@@ -344,7 +361,7 @@ def run_command(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         return _closed_pipe()
     except typer.TyperException as error:
-        show_error(*_usage_message(error))
+        show_error(*_usage_message(error, given))
         return USER
     except ThirtytwoError as error:
         show_error(error.message, error.fix)
@@ -363,6 +380,19 @@ def run_command(arguments: Sequence[str] | None = None) -> int:
         return USER
     except Exception:
         return _bug()
+
+
+def _refuse_empty(given: Sequence[str]) -> None:
+    """Raise an error for an empty argument, such as an unset variable in quotes: as a path, it is the current folder.
+
+    Empty values of options are theirs to check.
+    """
+    for before, word in pairwise(["", *given]):
+        if not word and not before.startswith("-"):
+            raise ThirtytwoError(
+                f"An argument of thirtytwo {given[0]} is empty." if given[0] else "The command is empty.",
+                "Check whether a variable in the command line is unset.",
+            )
 
 
 def _open_model_ahead(given: Sequence[str]) -> None:
@@ -389,7 +419,7 @@ def _open_model_ahead(given: Sequence[str]) -> None:
 
 def _names_several(word: str) -> bool:
     """Whether an argument may be a folder, a glob or a list of images."""
-    from thirtytwo.inputs import LIST_MARK
+    from thirtytwo.images.lists import LIST_MARK
     from thirtytwo.io import is_directory
 
     return word == "-" or word.startswith(LIST_MARK) or glob.has_magic(word) or is_directory(Path(word))
@@ -419,16 +449,33 @@ def _expand_path(argument: str) -> str:
     return argument
 
 
-def _usage_message(error: typer.TyperException) -> tuple[str, str]:
-    """Message (with close matches) and fix of an invalid command line."""
-    message = ": ".join(map(plain_reason, error.format_message().split(": ")))
+def _usage_message(error: typer.TyperException, given: Sequence[str]) -> tuple[str, str]:
+    """Message (with the value found and close matches) and fix of the invalid command line `given`."""
+    cause: Any = error.__cause__
+    if isinstance(error, typer.BadParameter) and hasattr(cause, "errors"):  # of pydantic's validation
+        wrong = cause.errors()[0]
+        reason, found = plain_reason(wrong["msg"]), repr(str(wrong["input"]))
+        error.message = reason if found in reason else f"{reason}; found {found}."
+    message = error.format_message()
     close = getattr(error, "possibilities", None)
     if close:
         message = f"{error.message}. Did you mean {' or '.join(sorted(close))}?"
     elif not message.endswith((".", "?", "!")):
         message += "."  # as pydantic's and Click's messages of ranges have none
     context = getattr(error, "ctx", None)
-    return message, f"See: {context.command_path if context else 'thirtytwo'} --help"
+    return message, f"See: {context.command_path if context else _command_of(given)} --help"
+
+
+def _command_of(given: Sequence[str]) -> str:
+    """The command of a command line that its parser refused, such as `thirtytwo data doctor`."""
+    command, path = typer.main.get_command(app), ["thirtytwo"]
+    for word in given:
+        below = getattr(command, "commands", {})
+        if word not in below:
+            break
+        command = below[word]
+        path.append(word)
+    return " ".join(path)
 
 
 def _bug() -> int:

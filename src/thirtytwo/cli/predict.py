@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TextIO, TypeAlias
+from typing import TYPE_CHECKING, TextIO, TypeAlias
 
 from thirtytwo.cli.console import log, log_new_folder, log_skipped, show_table
+from thirtytwo.cli.options import STDOUT, ResultFormat, format_for
 from thirtytwo.errors import DataError, OutputError
 from thirtytwo.inference.output import write_csv, write_json
 from thirtytwo.io import check_writable
@@ -21,23 +22,29 @@ if TYPE_CHECKING:
 
     Result: TypeAlias = Prediction | UnreadableImage
 
-Format = Literal["table", "json", "csv"]
-
 _PROGRESS_FROM = 2 * 32  # smallest number of files with a progress bar
 
 
 def predict(
-    arguments: list[str], model: str | None, top: int, format: Format, out: Path | None, force: bool, tta: Tta = "off"
+    arguments: list[str],
+    model: str | None,
+    top: int,
+    chosen_format: ResultFormat | None,
+    out: Path | None,
+    force: bool,
+    tta: Tta = "off",
 ) -> None:
-    """Classify every image that `arguments` match and write the results.
+    """Classify every image that `arguments` match and write the results, by default as the suffix of `out` says.
 
     Raises:
         DataError: no image was found, or some could not be read (raised after classifying all others).
     """
     from thirtytwo.images.discover import find_images
+    from thirtytwo.images.lists import expand_lists
     from thirtytwo.inference.classifier import BATCHES, MANY, default_model, load
-    from thirtytwo.inputs import expand_lists
 
+    out = None if out == STDOUT else out
+    format = format_for(out, chosen_format)
     if out is not None:
         check_writable(out, force=force, format="" if format == "table" else format.upper())
         log_new_folder(out)
@@ -89,7 +96,7 @@ def write_table(results: Iterable[Result], stream: TextIO, top: int) -> None:
     show_table(columns, [_row(result)[: len(columns)] for result in results], stream)
 
 
-WRITERS: dict[Format, Callable[[Iterable[Result], TextIO, int], None]] = {
+WRITERS: dict[ResultFormat, Callable[[Iterable[Result], TextIO, int], None]] = {
     "table": write_table,
     "json": write_json,
     "csv": write_csv,
@@ -130,7 +137,7 @@ class _Counter:
         return f"{len(self.unreadable)} of {self.total} files could not be read."
 
 
-def _prints_continuously(format: Format, stream: TextIO) -> bool:
+def _prints_continuously(format: ResultFormat, stream: TextIO) -> bool:
     """Whether results are printed on the terminal as they arrive, where a progress bar would interrupt them."""
     return format != "table" and stream.isatty()
 

@@ -25,7 +25,7 @@ def predict_on(
     model: str | None,
     top: int,
     tta: Tta,
-    format: str,
+    format: str | None,
     out: str | None,
     force: bool,
     workers: int | None,
@@ -44,7 +44,7 @@ def predict_on(
 
     if out is None:
         raise OutputError("--on needs a folder for the results.", "Name it with --out FOLDER.")
-    if format != "table":
+    if format not in (None, "table"):
         raise ThirtytwoError(f"--on writes parquet files, not {format}.", "Leave out --format.")
     parse_address(on)  # before anything slow
     import_ray()

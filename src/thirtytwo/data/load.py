@@ -55,7 +55,7 @@ class Spec:
 
 
 def load_dataset(
-    spec: str,
+    spec: str | Path,
     *,
     data_root: Path | None = None,
     image_size: int | Literal["auto"] = "auto",
@@ -106,6 +106,7 @@ def load_dataset(
         DataError: the data set or its options are not valid, or the plan of fixes does not fit it.
         OfflineError: it is not on this machine and cannot be downloaded.
     """
+    spec = os.fspath(spec)
     found = parse(spec, data_root=data_root)
     root, options = _root(data_root), _own_options(found)
     ratio = ratio_of(found.options)

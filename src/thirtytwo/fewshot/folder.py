@@ -10,13 +10,14 @@ from pathlib import Path
 
 from thirtytwo.data.sources.folder import class_images
 from thirtytwo.errors import DataError, ImageError
+from thirtytwo.images.content import hash_pixels
 from thirtytwo.images.decode import load_image
 from thirtytwo.images.header import read_size
 from thirtytwo.images.pixels import Pixels, ResizeRule
 from thirtytwo.inputs import address_error, file_error, is_address
 from thirtytwo.io import is_directory
 from thirtytwo.machine import cpu_count
-from thirtytwo.text import listing
+from thirtytwo.text import itemized, listing
 
 _SIDES_SAMPLE = 200
 
@@ -70,10 +71,12 @@ def load_classes(
     """Decode and resize the images of each class, uint8 `(size, size, 3)`; and why others could not be read.
 
     Raises:
-        DataError: no image of a class can be read.
+        DataError: no image of a class can be read, or two classes contain the same image.
     """
     pixels: dict[str, list[Pixels]] = {}
     problems: list[str] = []
+    first: dict[int, tuple[str, Path]] = {}
+    shared: list[str] = []
 
     def load(path: Path) -> Pixels | ImageError:
         try:
@@ -92,4 +95,11 @@ def load_classes(
                     "Add readable images, or remove the class.",
                 )
             problems += failed
+            for path, one in zip(paths, loaded, strict=True):
+                if not isinstance(one, ImageError):
+                    earlier_name, earlier = first.setdefault(hash_pixels(one), (name, path))
+                    if earlier_name != name:
+                        shared.append(f"{earlier} and {path}")
+    if shared:
+        raise DataError(itemized("The same image is in two classes:", shared, 5), "Keep each image in one class only.")
     return pixels, problems

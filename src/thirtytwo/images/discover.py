@@ -40,6 +40,7 @@ _SYSTEM_FOLDERS = frozenset(
 """Hidden folders that programs create; others may have been meant as classes."""
 
 UNREADABLE = "cannot be read"
+_EMPTY = "folder without images"
 HEIC = f"HEIC image, which cannot be read here. {HEIF_INSTALL}"
 _BMP = re.compile(rb"BM....\0\0\0\0....[\x0c\x28\x34\x38\x40\x6c\x7c]\0\0\0", re.DOTALL)
 
@@ -73,7 +74,7 @@ def find_images(paths: Iterable[str | Path]) -> tuple[list[Path], list[tuple[Pat
         if is_folder(path):
             inside, junk = list_images(path)
             found.update(dict.fromkeys(inside))
-            skipped += junk if inside or junk else [(path, "folder without images")]
+            skipped += junk if inside or junk else [(path, _EMPTY)]
         elif os.path.lexists(path) or not glob.has_magic(text):
             found[path] = None
         else:
@@ -132,7 +133,8 @@ def _nothing_found(where: str, skipped: Sequence[tuple[Path, str]]) -> DataError
         return DataError(f"{where} has only HEIC images ({len(found)}), which cannot be read here.", HEIF_INSTALL)
     if serious := [f"{path} {reason}" for path, reason in skipped if needs_attention(reason)]:
         return DataError(f"No image in {where}: {serious[0]}.", "Check its permissions.")
-    rest = f"; other files or folders skipped: {len(skipped)}" if skipped else ""
+    others = sum(reason != _EMPTY for _, reason in skipped)
+    rest = f"; other files or folders skipped: {others}" if others else ""
     return DataError(f"No image in {where}{rest}.", f"Expected {FORMATS} files.")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib
 import io
 import os
@@ -20,6 +21,7 @@ from thirtytwo.images.jpeg import coefficient_bytes, draft_scale
 from thirtytwo.images.png import without_long_text
 from thirtytwo.inputs import archive_error, is_address
 from thirtytwo.io import expand_home
+from thirtytwo.text import shorten
 
 T = TypeVar("T")
 MAX_PIXELS = 50_000_000
@@ -30,6 +32,7 @@ TOO_LARGE = "Downscale the image first, or raise the limit: "
 MAX_REDUCED = 16
 """A JPEG that is decoded at a smaller scale may have this many times more pixels."""
 MIN_SIDE = 2
+_LONG_NAME = 100
 _SPECIAL_FILES = ((stat.S_ISFIFO, "a named pipe"), (stat.S_ISSOCK, "a socket"))
 
 
@@ -62,7 +65,9 @@ def with_stream(work: Callable[[IO[bytes], str], T], source: str | Path | bytes,
             raise ImageError(found, "Correct or remove the link.") from None
         raise ImageError(f"{name} does not exist.", "Check the path.") from None
     except OSError as error:
-        if path.is_dir():
+        if error.errno == errno.ENAMETOOLONG:
+            raise ImageError(f"{shorten(name, _LONG_NAME)} is too long for a path.", "Check the path.") from None
+        if os.path.isdir(path):  # noqa: PTH112, False without permission
             raise ImageError(f"{name} is a folder, not an image file.", "Give a file.") from None
         raise ImageError(
             f"{name} cannot be read: {error.strerror or error}.", "Check the path and its permissions."
@@ -70,11 +75,13 @@ def with_stream(work: Callable[[IO[bytes], str], T], source: str | Path | bytes,
 
 
 def _check_regular(path: Path, name: str) -> None:
-    """Check that a path is a file or folder: opening a named pipe would wait for a writer.
+    """Check that a path is that of a file or folder: opening a named pipe would wait for a writer.
 
     Raises:
         ImageError: it is something else.
     """
+    if "\0" in str(path):
+        raise ImageError(f"{name} is not a path: it contains a NUL character.", "Check the path.")
     mode = path.stat().st_mode
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
         kind = next((words for test, words in _SPECIAL_FILES if test(mode)), "a device")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -42,6 +43,7 @@ class NamedImage:
 
 ImageLike: TypeAlias = "str | Path | bytes | NamedImage | Image.Image | npt.NDArray[np.uint8]"
 """A path, the bytes of an encoded image, either with a name, a Pillow image, or RGB pixels uint8 `(H, W, 3)`."""
+_A_FORM = "a path, the bytes of an encoded image, a Pillow image or uint8 pixels (H, W, 3)"
 
 BUNDLED = Path(__file__).parent / "bundled"
 DEFAULT_BUNDLED = "imagenet"
@@ -107,6 +109,13 @@ class UnreadableImage:
     def as_dict(self) -> dict[str, Any]:
         """The entry of `thirtytwo predict --format json`."""
         return {"file": self.file, "error": self.error}
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            """The error for a script that uses every result as a `Prediction`: it says why there is none."""
+            missing = f"{type(self).__name__!r} object has no attribute {name!r}"
+            raise AttributeError(f"{missing}: {self.error}" if name in Prediction.__slots__ else missing)
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,6 +297,8 @@ class Classifier:
             if isinstance(image, np.ndarray):
                 height, width = _validate_pixels(image).shape[:2]
                 return DecodedImage(file, width, height, resize(image, size, rule))
+            if not isinstance(image, str | bytes | os.PathLike | Image.Image):
+                raise TypeError(f"an image is {_A_FORM}; found {type(image).__name__}")
             loaded = load_image(image, size, rule, name)
             return DecodedImage(file, loaded.width, loaded.height, loaded.pixels)
         except ImageError as error:
@@ -432,15 +443,27 @@ def _model_of_run(path: Path) -> Path:
 
 
 def as_iterable(images: ImageLike | Iterable[ImageLike]) -> Iterable[ImageLike]:
-    """The images to iterate over; one image is put in a list."""
-    if isinstance(images, str | Path | bytes | NamedImage | Image.Image):
+    """The images to iterate over; one image is put in a list.
+
+    Raises:
+        TypeError: neither one image nor several, such as an open file, which would be read line by line.
+    """
+    if isinstance(images, str | os.PathLike | bytes | NamedImage | Image.Image):
         return [images]
+    if isinstance(images, bytearray | memoryview):
+        return [bytes(images)]
     if isinstance(images, np.ndarray) and images.ndim < 4:
         return [images]
+    if hasattr(images, "read"):
+        raise TypeError(f"images is an open file ({type(images).__name__}); give its path, or its bytes: file.read()")
+    if not isinstance(images, Iterable):
+        raise TypeError(f"images must be {_A_FORM}, or a list of these; found {type(images).__name__}")
     return images
 
 
 def _check_options(top: int, tta: Tta) -> None:
+    if not isinstance(top, int | np.integer):
+        raise ArgumentError(f"top must be an integer of at least 1; found {top!r}.")
     _check_least("top", top)
     if tta not in get_args(Tta):
         raise ArgumentError(f"tta must be one of {listing(get_args(Tta))}; found {tta!r}.")

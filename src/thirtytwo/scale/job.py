@@ -13,8 +13,9 @@ from pathlib import Path
 from secrets import token_hex
 
 from thirtytwo.errors import OutputError, require
+from thirtytwo.images.lists import expand_lists
 from thirtytwo.inference.views import Tta
-from thirtytwo.inputs import expand_lists, is_address
+from thirtytwo.inputs import is_address
 from thirtytwo.scale.address import EXTRA
 from thirtytwo.scale.shards import Plan, Shard, from_table, make_plan, root_of, to_table
 from thirtytwo.scale.store import Store, check_store, is_store, is_unfinished, local_path, without_credentials

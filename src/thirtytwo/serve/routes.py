@@ -16,7 +16,7 @@ from starlette.responses import FileResponse, RedirectResponse, Response
 from starlette.routing import Route
 from starlette.staticfiles import StaticFiles
 
-from thirtytwo.errors import ModelFileError
+from thirtytwo.errors import ModelFileError, did_you_mean
 from thirtytwo.serve import metrics
 from thirtytwo.serve.schemas import (
     KINDS,
@@ -31,8 +31,8 @@ from thirtytwo.serve.schemas import (
 )
 from thirtytwo.serve.service import Backend
 from thirtytwo.serve.settings import ServeSettings
-from thirtytwo.serve.uploads import JSON, MULTIPART, read_uploads
-from thirtytwo.text import plain_reason
+from thirtytwo.serve.uploads import JSON, MULTIPART, PARAMETERS, read_uploads
+from thirtytwo.text import plain_reason, shorten
 
 logger = logging.getLogger(__name__)
 
@@ -190,10 +190,21 @@ def _check_key(settings: ServeSettings, request: Request) -> None:
 
 
 def _read_parameters(request: Request) -> PredictParameters:
+    given = dict(request.query_params)
+    if unknown := [name for name in given if name not in PARAMETERS]:
+        found = f"The address has the unknown parameter {shorten(unknown[0], 100)!r}."
+        errors = [{"where": name, "error": "Unknown parameter"} for name in unknown]
+        raise Problem("invalid", f"{found} {did_you_mean(unknown[0], PARAMETERS)}", errors=errors)
     try:
-        return PredictParameters.model_validate(dict(request.query_params))
+        return PredictParameters.model_validate(given)
     except ValidationError as error:
-        errors = [{"where": str(entry["loc"][-1]), "error": plain_reason(entry["msg"])} for entry in error.errors()]
+        errors = [
+            {
+                "where": str(entry["loc"][-1]),
+                "error": f"{plain_reason(entry['msg'])}; found {shorten(repr(entry['input']), 100)}",
+            }
+            for entry in error.errors()
+        ]
         raise Problem("invalid", f"{errors[0]['where']}: {errors[0]['error']}.", errors=errors) from None
 
 

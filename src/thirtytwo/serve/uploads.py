@@ -30,7 +30,7 @@ from thirtytwo.text import listing, plain_reason
 
 MULTIPART, JSON, BINARY = "multipart/form-data", "application/json", "application/octet-stream"
 PARAMETERS = frozenset(PredictParameters.model_fields)
-"""Parameters of the address. Form fields of these names are ignored: images that they follow are already decoded."""
+"""Parameters of the address. They cannot be form fields: images that these follow are already decoded."""
 
 _PART_OVERHEAD = 8192  # maximum bytes of headers and boundary per part
 _MAX_COMMAS = 1000  # per file in a JSON body; base64 has none, and many small values need much memory
@@ -90,7 +90,7 @@ def _is_image_type(content_type: bytes) -> bool:
 class _MultipartFiles:
     """Files of a multipart body (RFC 7578): parts with a file name or the type of an image, whatever their field name.
 
-    Empty fields and those named in `PARAMETERS` are ignored; others are an error, so that no input is lost unnoticed.
+    Empty fields are ignored; others are an error, so that no input is lost unnoticed.
     """
 
     def __init__(self, boundary: bytes, settings: ServeSettings, reservation: Reservation) -> None:
@@ -171,14 +171,13 @@ class _MultipartFiles:
 
     def _check_field(self) -> None:
         """Check a part that is not a file, which has a value."""
-        if self._field not in PARAMETERS:
-            raise Problem(
-                "invalid",
-                f"The form field {self._field!r} is not a file: it has neither a file name nor the type of an image. "
-                "Send images as files, for example with curl -F files=@photo.jpg.",
-            )
-        if self._size > _PART_OVERHEAD:
-            raise Problem("too-large", f"The form field {self._field!r} is longer than {_PART_OVERHEAD:,} bytes.")
+        if self._field in PARAMETERS:
+            raise Problem("invalid", f"The form field {self._field!r} {_in_address(self._field)}")
+        raise Problem(
+            "invalid",
+            f"The form field {self._field!r} is not a file: it has neither a file name nor the type of an image. "
+            "Send images as files, for example with curl -F files=@photo.jpg.",
+        )
 
     def _data(self, data: bytes, start: int, end: int) -> None:
         self._size += end - start
@@ -292,10 +291,17 @@ def _invalid_json(error: ValidationError) -> Problem:
         if problem["type"] == "extra_forbidden"
     ]
     if unknown:
+        if parameter := next((name for name in unknown if name in PARAMETERS), None):
+            return Problem("invalid", f"The key {parameter!r} of the body {_in_address(parameter)}", errors=details)
         found = f"The body has the unknown key{'s' * (len(unknown) > 1)} {listing(unknown, 3)}"
     else:
         found = f"The body is invalid at {details[0]['where'] or 'its top level'}: {details[0]['error']}"
     return Problem("invalid", f"{found}. Expected a body such as {_EXAMPLE_BODY}.", errors=details)
+
+
+def _in_address(parameter: str) -> str:
+    """What is wrong with one of `PARAMETERS` in a body, and what to do about it."""
+    return f"is a parameter of the address. Leave it out, and send the request to /predict?{parameter}=…"
 
 
 def _check_content_length(request: Request, limit: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -35,13 +36,13 @@ from thirtytwo.workflows.scoring import Scored, measure_all, score
 def evaluate(
     run: Path | str,
     *,
-    data: str | None = None,
+    data: str | Path | None = None,
     split: str = "test",
     tta: bool = False,
     corruptions: bool = False,
     corruption_images: int = MAX_IMAGES,
     coverage: float | None = None,
-    ood: Sequence[str] = (),
+    ood: str | Path | Sequence[str | Path] = (),
     device: str = "auto",
     data_root: Path | str | None = None,
     show: bool = True,
@@ -65,7 +66,7 @@ def evaluate(
         corruption_images: maximum number of images to corrupt, drawn from every class.
         coverage: also evaluate prediction sets that are calibrated on validation to contain the true class with this
             probability, between 0 and 1; no sets by default.
-        ood: data sets without any of the model's classes, to evaluate OOD detection on; none by default.
+        ood: one or several data sets without any of the model's classes, to evaluate OOD detection on; none by default.
         device: device to compute on: `auto`, `cpu`, `cuda` or `mps`.
         data_root: directory searched first for known data sets; the environment variable THIRTYTWO_DATA by default.
         show: log progress on standard error.
@@ -87,12 +88,12 @@ def evaluate(
         "corruptions": corruptions,
         "corruption_images": corruption_images,
         "coverage": coverage,
-        "ood": tuple(ood),
+        "ood": tuple(map(str, [ood] if isinstance(ood, str | Path) else ood)),
         **_known(others),
     }
     chosen = [evaluator for evaluator in evaluators() if evaluator.requested(options)]
     _refuse_without_effect(options)
-    context = _load(directory, data, split, device, data_root)
+    context = _load(directory, None if data is None else os.fspath(data), split, device, data_root)
     for notice in context.notices:
         log(notice)
     request = _request(directory, context, split, options, log)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +37,7 @@ class FoldRuns:
 
 
 def train_folds(
-    data: str,
+    data: str | Path,
     *,
     folds: int | None = None,
     recipe: str | Path | None = None,
@@ -79,6 +80,7 @@ def train_folds(
             the call that is resumed.
         KeyboardInterrupt: interrupted; continue with `resume`.
     """
+    data = os.fspath(data)
     settings = {"seed": seed, "schedule.epochs": epochs, "data.limit_train": limit_train}
     changes = with_settings(overrides, settings)
     for key in _NOT_SET:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,7 @@ class SeedRuns:
 
 
 def train_seeds(
-    data: str,
+    data: str | Path,
     *,
     seeds: Sequence[int] | None = None,
     recipe: str | Path | None = None,
@@ -62,6 +63,7 @@ def train_seeds(
         ThirtytwoError: as in `train`; or the arguments differ from those of the call that is resumed.
         KeyboardInterrupt: interrupted; continue with `resume`.
     """
+    data = os.fspath(data)
     changes = with_settings(overrides, {"schedule.epochs": epochs, "data.limit_train": limit_train})
     if "seed" in changes:
         raise RecipeError("'seed' is set to one value, and several seeds were given.", "Omit one of the two.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -41,7 +42,7 @@ from thirtytwo.workflows.records import (
 
 @preserve_torch_state()
 def train(
-    data: str,
+    data: str | Path,
     *,
     recipe: str | Path | None = None,
     overrides: Mapping[str, Any] | None = None,
@@ -94,6 +95,7 @@ def train(
         KeyboardInterrupt: interrupted; continue with `resume`.
         SystemExit: the training ended, and this is not the first of its processes, in which this returns.
     """
+    data = os.fspath(data)
     settings = {"seed": seed, "schedule.epochs": epochs, "data.limit_train": limit_train, "data.group_by": group_by}
     settings["data.fix_plan"] = None if fix_plan is None else str(fix_plan)
     settings["transfer.pretrained"] = None if pretrained is None else str(pretrained)

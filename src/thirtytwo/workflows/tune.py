@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -64,7 +65,7 @@ class Tuned:
 
 @preserve_torch_state()
 def tune(
-    data: str,
+    data: str | Path,
     *,
     recipe: str | Path | None = None,
     trials: int = 20,
@@ -114,6 +115,7 @@ def tune(
         ThirtytwoError: invalid input, or no trial was completed.
         KeyboardInterrupt: interrupted; finished trials are kept, and `resume` adds more.
     """
+    data = os.fspath(data)
     _check_arguments(trials, metric, pruner)
     named = {"seed": seed, "schedule.epochs": epochs, "data.limit_train": limit_train}
     root = Path(data_root) if data_root is not None else None
