@@ -170,6 +170,32 @@ def test_pixels_of_another_shape_or_type_are_named(
         getattr(classifier, method)(wrong)
 
 
+class Recorder:
+    """An ONNX Runtime session that notes the number of images in each run."""
+
+    def __init__(self, session: Any) -> None:
+        self.session = session
+        self.sizes: list[int] = []
+
+    def run(self, outputs: list[str], inputs: dict[str, npt.NDArray[np.uint8]]) -> Any:
+        self.sizes.append(len(inputs["images"]))
+        return self.session.run(outputs, inputs)
+
+
+@pytest.mark.parametrize(("batch", "batches", "most"), [(4, 1, 4), (4, 2, 2), (1, 1, 1), (None, 2, 16)])
+def test_no_run_has_more_images_than_a_batch_with_further_views_too(
+    image_folder: Path, colour_model: Path, batch: int | None, batches: int, most: int
+) -> None:
+    several = load(colour_model, threads=2, batches=batches)
+    recorder = Recorder(several.session)
+    several.session = recorder  # type: ignore[assignment]
+    images = [image_folder / "red.png"] * 40
+    results = list(several.predict_iter(images, batch=batch, tta="all"))
+    assert max(recorder.sizes) == most
+    assert sum(recorder.sizes) > 2 * len(images)
+    assert results == list(load(colour_model).predict_iter(images, tta="all"))
+
+
 def test_no_images_have_no_predictions(classifier: Classifier) -> None:
     none = np.zeros((0, 8, 8, 3), dtype=np.uint8)
     assert classifier.classify(none) == classifier.predict(none) == classifier.predict([]) == []

@@ -217,13 +217,13 @@ class Classifier:
         batches = iter(lambda: list(islice(decoded, size)), [])
         if self._batches == 1:
             for entries in batches:
-                yield from self._classify(entries, top, tta)
+                yield from self._classify(entries, size, top, tta)
             return
         pool = ThreadPoolExecutor(self._batches, thread_name_prefix="thirtytwo-run")
         running: deque[Future[list[Prediction | UnreadableImage]]] = deque()
         try:
             for entries in batches:
-                running.append(pool.submit(self._classify, entries, top, tta))
+                running.append(pool.submit(self._classify, entries, size, top, tta))
                 if len(running) > self._batches:
                     yield from running.popleft().result()
             while running:
@@ -305,12 +305,16 @@ class Classifier:
             return UnreadableImage(file, str(error))
 
     def _classify(
-        self, batch: Sequence[DecodedImage | UnreadableImage], top: int, tta: Tta
+        self, batch: Sequence[DecodedImage | UnreadableImage], size: int, top: int, tta: Tta
     ) -> list[Prediction | UnreadableImage]:
-        results = self._classify_readable([entry for entry in batch if isinstance(entry, DecodedImage)], top, tta)
+        readable = [entry for entry in batch if isinstance(entry, DecodedImage)]
+        results = self._classify_readable(readable, top, tta, size)
         return [entry if isinstance(entry, UnreadableImage) else next(results) for entry in batch]
 
-    def _classify_readable(self, batch: Sequence[DecodedImage], top: int, tta: Tta) -> Iterator[Prediction]:
+    def _classify_readable(
+        self, batch: Sequence[DecodedImage], top: int, tta: Tta, size: int | None = None
+    ) -> Iterator[Prediction]:
+        """Predictions of one batch; its further views are run `size` at a time, by default as `run_batches` does."""
         if not batch:
             return
         score_output = KNOWN_SCORE if self.info.unknown_score != "max_logit" else "logits"
@@ -323,7 +327,7 @@ class Classifier:
                 "Its weights are too large or damaged: copy the file again, or train again with a lower learning rate.",
             )
         if tta != "off":
-            probabilities = self._with_views(pixels, probabilities, tta)
+            probabilities = self._with_views(pixels, probabilities, tta, size)
         order = np.argsort(-probabilities, axis=1, kind="stable")[:, :top].tolist()
         known = self._known(score if score.ndim == 1 else score.max(axis=1))
         for entry, columns, row, is_known in zip(batch, order, probabilities, known, strict=True):
@@ -331,14 +335,14 @@ class Classifier:
             yield Prediction(entry.file, entry.width, entry.height, *best[0], is_known, best)
 
     def _with_views(
-        self, pixels: npt.NDArray[np.uint8], single: npt.NDArray[np.float32], tta: Tta
+        self, pixels: npt.NDArray[np.uint8], single: npt.NDArray[np.float32], tta: Tta, size: int | None
     ) -> npt.NDArray[np.float32]:
         """Probabilities `(N, C)` from several views of the images uint8 `(N, S, S, 3)` that get them."""
         chosen = np.flatnonzero((single.max(axis=1) < self.tta.threshold) | (tta == "all"))
         if not len(chosen):
             return single
         views = further_views(pixels[chosen], self.tta.shift)
-        found = self.run_batches(np.concatenate([view for _, view in views]), ("probabilities",))["probabilities"]
+        found = self.run_batches(np.concatenate([view for _, view in views]), ("probabilities",), size)["probabilities"]
         parts = np.split(found, len(views))
         weights = [weight for weight, _ in views]
         result = single.copy()
