@@ -307,6 +307,23 @@ def test_closed_pipe_is_silent() -> None:
     assert (done.returncode, done.stderr) == (0, b"")
 
 
+@pytest.mark.skipif(os.name != "posix", reason="needs a POSIX shell")
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize("arguments", ["recipes", "predict {image}", "predict -"])
+def test_closed_streams(image_folder: Path, closed: str, arguments: str) -> None:
+    command = f"{sys.executable} -m thirtytwo {arguments.format(image=image_folder / 'red.png')} {closed}"
+    done = subprocess.run(command, shell=True, capture_output=True, stdin=subprocess.DEVNULL, check=False, timeout=60)
+    assert b"Traceback" not in done.stdout + done.stderr
+    assert done.returncode == (2 if arguments.endswith("-") else 0)
+
+
+def test_a_bundled_model_is_named_as_the_option_takes_it(
+    image_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_command(["predict", str(image_folder / "red.png")]) == 0
+    assert "Model: imagenet (choose another with --model)" in capsys.readouterr().err
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_full_disk_under_stdout() -> None:
     with open("/dev/full", "w") as full:  # noqa: PTH123

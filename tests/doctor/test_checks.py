@@ -57,7 +57,7 @@ def test_a_text_that_is_named_as_an_image(make, tmp_path: Path) -> None:
     root = make.tree(tmp_path / "set", {"a": 3, "b": 3})
     (root / "a/1.jpg").write_text("not an image", encoding="utf-8")
     (finding,) = diagnose(str(root), only=["T201"]).findings
-    assert finding.fix.startswith("Remove it, or save it as an image")
+    assert finding.fix.startswith("Leave it out, or save it as an image")
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,13 @@ def log_skipped(skipped: Sequence[tuple[Path, str]]) -> None:
         log(f"Skipped {len(skipped)} ({listing(reasons, _MAX_LISTED, quoted=False, separator='; ')})")
 
 
+def log_default_model(path: Path) -> None:
+    """Print which model is used where none is named, by the name that `--model` takes."""
+    from thirtytwo.inference.classifier import BUNDLED
+
+    log(f"Model: {path.stem if path.parent == BUNDLED else path} (choose another with --model)")
+
+
 def log_new_folder(*paths: Path | None) -> None:
     """Print which folders of outputs that the user names will be created, so that a mistyped path is noticed."""
     for folder in dict.fromkeys(missing_folder(path) for path in paths if path is not None):

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from thirtytwo.cli.console import log, log_skipped, show, show_table
+from thirtytwo.cli.console import log, log_default_model, log_skipped, show, show_table
 from thirtytwo.errors import DataError, ImageError, OutputError
 from thirtytwo.images.discover import EXPLANATIONS, SHEET
 from thirtytwo.io import folded, free_name, free_path
@@ -50,8 +50,8 @@ def explain(
     names = overlay_names(files)
     _check_not_overwriting(files, directory, names)
     if model is None:
-        model = str(default_model())
-        log(f"Model: {model} (choose another with --model)")
+        model = str(chosen := default_model())
+        log_default_model(chosen)
     explainer = Explainer(model, method, class_name=class_name)
     if method is None:
         log(f"Method: {explainer.method} ({explainer.reason})")

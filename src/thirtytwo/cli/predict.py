@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO, TypeAlias
 
-from thirtytwo.cli.console import log, log_new_folder, log_skipped, show_table
+from thirtytwo.cli.console import log, log_default_model, log_new_folder, log_skipped, show_table
 from thirtytwo.cli.options import STDOUT, ResultFormat, format_for
 from thirtytwo.errors import DataError, OutputError
 from thirtytwo.inference.output import write_csv, write_json
@@ -52,7 +52,7 @@ def predict(
     batches = BATCHES if len(files) >= MANY else 1
     if model is None:
         chosen = default_model()
-        log(f"Model: {chosen} (choose another with --model)")
+        log_default_model(chosen)
         classifier = load(chosen, batches=batches)
     else:
         classifier = load(model, batches=batches)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from thirtytwo.cli.console import log, log_skipped, show
+from thirtytwo.cli.console import log, log_default_model, log_skipped, show
 from thirtytwo.errors import DataError, OutputError, ThirtytwoError
 from thirtytwo.text import counted
 
@@ -50,7 +50,7 @@ def predict_on(
     import_ray()
     path = default_model() if model is None else find_model(model)
     if model is None:
-        log(f"Model: {path} (choose another with --model)")
+        log_default_model(path)
     top = min(top, len(read_info(path).classes))
     line = _Line()
     try:

@@ -108,7 +108,7 @@ def _identify(stream: IO[bytes], name: str) -> Image.Image:
     if not kind:
         raise _UnknownFormatError(
             f"{name} is not an image: its first bytes match no known format.",
-            f"Remove it, or save it as an image ({FORMATS}).",
+            f"Leave it out, or save it as an image ({FORMATS}).",
         )
     with contextlib.suppress(ImportError):
         importlib.import_module(plugin)
