@@ -50,8 +50,8 @@ IMPORTING = ("<frozen importlib._bootstrap", "imports")
 PLACES: dict[str, tuple[tuple[str, str], ...]] = {
     "predict": (
         IMPORTING,
-        ("thirtytwo/images/decode.py", "decoding and resizing"),
         ("thirtytwo/images/discover.py", "finding files"),
+        ("thirtytwo/images/", "decoding and resizing"),
         ("inference_collection.py:_create_inference_session", OPENING),
         ("inference/model_file.py:open_session", OPENING),
         ("onnxruntime/capi/", RUNTIME),
@@ -60,7 +60,7 @@ PLACES: dict[str, tuple[tuple[str, str], ...]] = {
     ),
     "serve": (
         IMPORTING,
-        ("thirtytwo/images/decode.py", "decoding and resizing"),
+        ("thirtytwo/images/", "decoding and resizing"),
         ("inference_collection.py:_create_inference_session", OPENING),
         ("inference/model_file.py:open_session", OPENING),
         ("onnxruntime/capi/", RUNTIME),
@@ -92,7 +92,7 @@ OPERATIONS = (
     ("silu", "activations"),
     ("gelu", "activations"),
     ("max_pool", "max-pooling"),
-    ("mm", "matrix products of Muon and the head"),
+    ("mm", "matrix products: smallest maps, Muon, head"),
     ("copy_", "copies and changes of format"),
     ("upsample", "resizing images"),
     ("index", "gathering images"),

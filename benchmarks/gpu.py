@@ -266,7 +266,8 @@ def accuracies(done: dict[str, Any], split: str) -> dict[str, float]:
     plan, fitted = done["plan"], done["fitted"]
     images = plan.parts.val if split == "val" else plan.parts.test
     scorer = Scorer(fitted.net, fitted.mean, fitted.std, plan.hardware.device)
-    found = {"single": scorer.logits(images.images), "tta": scorer.tta_logits(images.images, 1)}
+    single = scorer.logits(images.images)
+    found = {"single": single, "tta": scorer.tta_logits(images.images, 1, single=single)}
     return {f"{split}_{name}": float((logits.argmax(1) == images.labels).mean()) for name, logits in found.items()}
 
 

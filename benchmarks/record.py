@@ -388,7 +388,8 @@ def train_once(chosen: Candidate, options: argparse.Namespace, seed: int, split:
     assert scored is not None
     device, layout = plan.hardware.device, plan.hardware.memory_format
     scorer = Scorer(fitted.net, fitted.mean, fitted.std, device, memory_format=layout)
-    logits = {"single": scorer.logits(scored.images), "tta": scorer.tta_logits(scored.images, 1)}
+    single = scorer.logits(scored.images)
+    logits = {"single": single, "tta": scorer.tta_logits(scored.images, 1, single=single)}
     right = {name: round(float((found.argmax(1) == scored.labels).mean()), 6) for name, found in logits.items()}
     epochs = [{key: row[key] for key in ("epoch", "seconds")} for row in directory.read_history()]
     shutil.rmtree(path)

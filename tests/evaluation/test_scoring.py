@@ -76,6 +76,21 @@ def test_batches_do_not_matter(
     assert max(ticks) == min(batch, 10)
 
 
+@pytest.mark.parametrize("shift", [0, 1])
+def test_known_logits_are_not_computed_again(
+    shift: int, scorer: Scorer, tiny: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = tiny.images(10).images
+    expected = scorer.tta_logits(images, shift, curvature=0.1)
+    monkeypatch.setattr(score, "scored_batch_size", lambda side: 4)
+    counts = []
+    hook = scorer.net.register_forward_pre_hook(lambda net, inputs: counts.append(len(inputs[0])))
+    found = scorer.tta_logits(images, shift, curvature=0.1, single=scorer.logits(images))
+    hook.remove()
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert sum(counts) == 10 * (6 if shift else 2)  # those of `logits` are among them
+
+
 @pytest.mark.parametrize("training", [True, False])
 def test_net_is_left_as_it_was(training: bool, scorer: Scorer, tiny: SimpleNamespace) -> None:
     scorer.net.train(training)

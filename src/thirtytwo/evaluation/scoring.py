@@ -65,6 +65,7 @@ class Scorer:
         tick: Callable[[int], None] | None = None,
         *,
         curvature: float = 0.0,
+        single: npt.NDArray[np.float32] | None = None,
     ) -> npt.NDArray[np.float32]:
         """Compute logits averaged over six views: the image and two shifted copies, each also mirrored.
 
@@ -76,11 +77,16 @@ class Scorer:
             tick: called with the size of each batch.
             curvature: of the model's calibration, applied to the logits of each view before they are averaged, as
                 prediction does; the result is then only to be divided by the temperature.
+            single: logits `(N, C)` of the images as they are, where they are known: not computed again.
         """
+        done = 0
 
         def average_views(batch: Tensor) -> Tensor:
+            nonlocal done
             size = batch.shape[-1]
-            total = 0.5 * self._mirror_average(batch, curvature)
+            known = None if single is None else torch.from_numpy(single[done : done + len(batch)]).to(batch.device)
+            done += len(batch)
+            total = 0.5 * self._mirror_average(batch, curvature, known)
             if not shift:
                 return 2 * total
             padded_batch = padded(batch, shift)
@@ -92,10 +98,12 @@ class Scorer:
 
         return self._run_batches(images, average_views, tick)
 
-    def _mirror_average(self, batch: Tensor, curvature: float) -> Tensor:
+    def _mirror_average(self, batch: Tensor, curvature: float, known: Tensor | None = None) -> Tensor:
+        """Mean of the logits of a batch and of its mirror images; `known` are those of the batch."""
         mirror = batch.flip(-1).contiguous(memory_format=self.memory_format)
-        one, other = (apply_curvature(self.net(view).float(), curvature) for view in (batch, mirror))
-        return 0.5 * (one + other)
+        one = self.net(batch).float() if known is None else known
+        other = self.net(mirror).float()
+        return 0.5 * (apply_curvature(one, curvature) + apply_curvature(other, curvature))
 
     def _run_batches(
         self,

@@ -197,7 +197,8 @@ def _rows(store: Store, name: str) -> int:
             return int(parquet.ParquetFile(stream).metadata.num_rows)
     except store.failures(ValueError) as error:
         raise OutputError(
-            f"{store.full_name(name)} is damaged: {store.reason(error)}.", "Move it elsewhere, and run the command again."
+            f"{store.full_name(name)} is damaged: {store.reason(error)}.",
+            "Move it elsewhere, and run the command again.",
         ) from None
 
 

@@ -85,7 +85,7 @@ def score(scorer: Scorer, images: ImageSet, calibration: Calibration, tta_shift:
     single = predictions(images, logits, calibration)
     averaged = None
     if tta_shift is not None:
-        averaged = _labeled(images, _tta_probabilities(scorer, images, calibration, tta_shift))
+        averaged = _labeled(images, _tta_probabilities(scorer, images, logits, calibration, tta_shift))
     return Scored(single, averaged, logits, features)
 
 
@@ -95,10 +95,14 @@ def predictions(images: ImageSet, logits: npt.NDArray[np.float32], calibration: 
 
 
 def _tta_probabilities(
-    scorer: Scorer, images: ImageSet, calibration: Calibration, shift: int
+    scorer: Scorer, images: ImageSet, single: npt.NDArray[np.float32], calibration: Calibration, shift: int
 ) -> npt.NDArray[np.float64]:
-    """Probabilities `(N, C)` from all views of each image, as `Classifier.predict` computes them with `tta="all"`."""
-    return softmax(scorer.tta_logits(images.images, shift, curvature=calibration.curvature), calibration.temperature)
+    """Probabilities `(N, C)` from all views of each image, as `Classifier.predict` computes them with `tta="all"`.
+
+    `single` are the logits `(N, C)` of one view.
+    """
+    logits = scorer.tta_logits(images.images, shift, curvature=calibration.curvature, single=single)
+    return softmax(logits, calibration.temperature)
 
 
 def _labeled(images: ImageSet, probabilities: npt.NDArray[np.float64]) -> Predictions:
@@ -161,7 +165,7 @@ def _choose_tta(
     """
     usual = usual_tta(int(val.images.shape[1])).threshold
     rows = np.linspace(0, len(val) - 1, min(len(val), VIEWS_FROM)).astype(np.int64)
-    averaged = _tta_probabilities(scorer, val.take(rows), calibration, shift)
+    averaged = _tta_probabilities(scorer, val.take(rows), logits[rows], calibration, shift)
     single = calibration.probabilities(logits[rows])
     labels = val.labels[rows]
     if (averaged.argmax(axis=1) == labels).sum() < (single.argmax(axis=1) == labels).sum():
