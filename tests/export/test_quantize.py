@@ -10,6 +10,7 @@ import onnx
 import pytest
 import torch
 
+from thirtytwo.cli.main import run_command
 from thirtytwo.errors import ExportError
 from thirtytwo.export.onnx import export_onnx
 from thirtytwo.export.quantize import LEVELS, quantize_int8, shrink_onnx
@@ -115,3 +116,13 @@ def test_too_large_for_float16(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match=r"weights.*1e\+06"):
         shrink_onnx(tmp_path / "large.onnx", tmp_path / "small.onnx", "float16")
     assert not (tmp_path / "small.onnx").exists()
+
+
+@pytest.mark.parametrize("stored", ["float32", "int8"])
+def test_an_export_that_is_not_smaller_says_why(
+    stored: str, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The weights of the bundled `imagenet` are stored in 8 bits."""
+    source = str(model) if stored == "float32" else "imagenet"
+    assert run_command(["export", source, "--format", "onnx-int8", "--out", str(tmp_path / "small.onnx")]) == 0
+    assert ("has most of its weights in 8 or 16 bits already" in capsys.readouterr().err) is (stored == "int8")

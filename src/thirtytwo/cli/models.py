@@ -47,9 +47,15 @@ def show_members(run: Path) -> None:
         show(f"Comparison of the members: {run / table['page']}")
 
 
+_HARDLY_SMALLER = 0.9
+
+
 def show_export(made: Exported) -> None:
     """Show the file sizes of a model and its export, and how closely their outputs agree."""
-    files = [(str(path), size_text(path.stat().st_size)) for path in (made.source, made.path)]
+    sizes = [path.stat().st_size for path in (made.source, made.path)]
+    files = [(str(path), size_text(size)) for path, size in zip((made.source, made.path), sizes, strict=True)]
+    if made.source.suffix == made.path.suffix and sizes[1] > _HARDLY_SMALLER * sizes[0]:
+        log(f"The file is hardly smaller: {made.source.name} has most of its weights in 8 or 16 bits already.")
     agreement = made.agreement
     if agreement is None:
         show_table(["file", "size"], files)
