@@ -92,7 +92,7 @@ OPERATIONS = (
     ("silu", "activations"),
     ("gelu", "activations"),
     ("max_pool", "max-pooling"),
-    ("mm", "matrix products: smallest maps, Muon, head"),
+    ("mm", "matrix products (smallest maps, Muon, head)"),
     ("copy_", "copies and changes of format"),
     ("upsample", "resizing images"),
     ("index", "gathering images"),
