@@ -48,6 +48,7 @@ def show_members(run: Path) -> None:
 
 
 _HARDLY_SMALLER = 0.9
+"""Size of an exported file as a share of the original's from which on the reason is said."""
 
 
 def show_export(made: Exported) -> None:
@@ -55,7 +56,10 @@ def show_export(made: Exported) -> None:
     sizes = [path.stat().st_size for path in (made.source, made.path)]
     files = [(str(path), size_text(size)) for path, size in zip((made.source, made.path), sizes, strict=True)]
     if made.source.suffix == made.path.suffix and sizes[1] > _HARDLY_SMALLER * sizes[0]:
-        log(f"The file is hardly smaller: {made.source.name} has most of its weights in 8 or 16 bits already.")
+        reason = (
+            f"{made.source.name} has most of its weights in 8 or 16 bits already, or the format keeps them as they are"
+        )
+        log(f"The file is hardly smaller: {reason}.")
     agreement = made.agreement
     if agreement is None:
         show_table(["file", "size"], files)
