@@ -111,7 +111,9 @@ def test_pasting_and_samples(visit: Visit, paint: Callable[..., bytes]) -> None:
     page.get_by_text("Samples", exact=True).first.click()
     page.get_by_role("button", name="rocket", exact=True).click()
     page.wait_for_selector("figcaption:has-text('rocket.jpg')")
-    assert page.locator(".tt-card").count() == 2, "the pasted image is still there"
+    page.locator(".tt-card").nth(1).wait_for()  # the new image is drawn first, in the place of the pasted one
+    assert page.locator(".tt-top").all_inner_texts()[1] == "green", "the pasted image is still there"
+    assert page.locator(".tt-card").count() == 2
 
 
 def test_two_models_side_by_side(visit: Visit, files: list[Path]) -> None:
