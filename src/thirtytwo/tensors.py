@@ -51,8 +51,12 @@ def as_tensor(array: npt.NDArray[Any]) -> Tensor:
         return torch.from_numpy(np.require(array, requirements=["C"]))
 
 
-SCORED_IMAGES, SCORED_PIXELS = 500, 80 * 128**2
-"""Images of a batch without gradients at most, and the pixels that limit their number for larger images."""
+SCORED_IMAGES, SCORED_PIXELS = 500, 2**19
+"""Images of a batch without gradients at most, and the pixels that limit their number for larger images.
+
+Ten images of 224 pixels: EfficientNet-Lite0 is as fast on a CPU as with 26, whose maps take two and a half times the
+memory, or a quarter faster where the C library gives freed memory back after each batch.
+"""
 
 
 def scored_batch_size(side: int) -> int:

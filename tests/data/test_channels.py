@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -24,3 +26,15 @@ def test_no_images_have_no_levels() -> None:
     levels = ChannelLevels.of(np.zeros((0, 4, 4, 3), dtype=np.uint8))
     assert levels.counts.sum() == 0
     assert levels.mean == (0.0, 0.0, 0.0)
+
+
+def test_memory_does_not_grow_with_the_size_of_images() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (120, 320, 320, 3), dtype=np.uint8)
+    tracemalloc.start()
+    try:
+        levels = ChannelLevels.of(images)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert levels.counts.sum(axis=1).tolist() == [120 * 320 * 320] * 3
+    assert peak < 2 * images.nbytes, "counting takes eight bytes a pixel, for a part of the images at a time"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy.typing as npt
 
 LEVELS = 256
 """Number of values of a channel."""
-_CHUNK = 4096
+_CHUNK_PIXELS = 2**22
 _LEAST_VARIANCE = 1e-6
 
 
@@ -27,8 +28,9 @@ class ChannelLevels:
     def of(cls, images: npt.NDArray[np.uint8]) -> ChannelLevels:
         """The levels of images uint8 `(N, H, W, 3)`."""
         counts = np.zeros((3, LEVELS), dtype=np.int64)
-        for start in range(0, len(images), _CHUNK):
-            pixels = images[start : start + _CHUNK].reshape(-1, 3)
+        size = max(1, _CHUNK_PIXELS // max(1, math.prod(images.shape[1:3])))
+        for start in range(0, len(images), size):
+            pixels = images[start : start + size].reshape(-1, 3)
             counts += np.stack([np.bincount(pixels[:, channel], minlength=LEVELS) for channel in range(3)])
         return cls(counts)
 

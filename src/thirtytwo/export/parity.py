@@ -16,10 +16,12 @@ from thirtytwo.inference.classifier import Classifier
 from thirtytwo.inference.model_file import ModelInfo
 from thirtytwo.inference.session import KNOWN_SCORE
 from thirtytwo.models import Network
+from thirtytwo.tensors import scored_batch_size
 
 TIE = 1e-5
 """Two largest probabilities closer than this count as a tie: either class may be the top class."""
 BATCH = 32
+"""Images that are compared at a time; fewer where they are large."""
 TINY = float(np.finfo(np.float32).tiny)
 
 Outputs = dict[str, npt.NDArray[np.float32]]
@@ -127,7 +129,8 @@ def rounding(before: Outputs, after: Outputs) -> dict[str, float]:
 def onnx_outputs(path: Path, images: npt.NDArray[np.uint8]) -> Outputs:
     """Run the model file at `path` on images uint8 `(N, H, W, 3)`; return all outputs."""
     classifier = Classifier(path)
-    return classifier.run_batches(images, [output.name for output in classifier.session.get_outputs()], BATCH)
+    names = [output.name for output in classifier.session.get_outputs()]
+    return classifier.run_batches(images, names, _batch_size(images))
 
 
 def _network_outputs(
@@ -191,4 +194,9 @@ def _is_not_tie(probabilities: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]
 
 
 def _batches(images: npt.NDArray[np.uint8]) -> list[npt.NDArray[np.uint8]]:
-    return [np.ascontiguousarray(images[start : start + BATCH]) for start in range(0, len(images), BATCH)]
+    size = _batch_size(images)
+    return [np.ascontiguousarray(images[start : start + size]) for start in range(0, len(images), size)]
+
+
+def _batch_size(images: npt.NDArray[np.uint8]) -> int:
+    return min(BATCH, scored_batch_size(images.shape[1]))

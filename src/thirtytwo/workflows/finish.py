@@ -30,7 +30,7 @@ from thirtytwo.reprs import card, table
 from thirtytwo.rundir import RunDir
 from thirtytwo.text import SPACE, counted
 from thirtytwo.training.fit import Fitted
-from thirtytwo.training.hardware import UsageMeter
+from thirtytwo.training.hardware import UsageMeter, release_freed_memory
 from thirtytwo.workflows.prepare import Plan
 from thirtytwo.workflows.provenance import selection_record, selections
 from thirtytwo.workflows.records import count_final_evaluation, final_record, read_earlier_metrics, restored_entries
@@ -93,6 +93,7 @@ def score_and_export(
         log(uncalibrated(len(plan.parts.val) if plan.parts.val is not None else 0))
     metrics = _evaluate_on_test(plan, scorer, model, means, directory, log, shift)
     metrics |= restored_entries(directory, before, metrics, log)
+    release_freed_memory()
     log("writing model.onnx and the report")
     info = model.info.model_copy(update={"accuracy": metrics["accuracy"]["value"]})
     parity = _export(fitted.net, info, means, plan.parts.test, directory)
