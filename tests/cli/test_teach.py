@@ -246,3 +246,12 @@ def test_it_imports_no_pytorch(colour_model: Path, tmp_path: Path) -> None:
         "sys.exit(code or bool({'torch', 'scipy', 'sklearn', 'timm'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).returncode == 0
+
+
+def test_a_class_whose_only_image_is_damaged_says_so(teach: Callable[..., Output], tmp_path: Path) -> None:
+    folder = classes(tmp_path / "images")
+    (folder / "sea").mkdir()
+    (folder / "sea" / "0.png").write_bytes(b"no image")
+    code, _, log = teach(folder, "--out", tmp_path / "model.onnx")
+    assert code == 2
+    assert "The only image of class 'sea' cannot be read:" in log
