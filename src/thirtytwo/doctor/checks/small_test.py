@@ -35,8 +35,8 @@ class SmallTest(Check):
         half = half_width(len(test))
         if half >= WIDE:
             yield self.finding(
-                f"The test set has {counted(len(test), 'image')}: an accuracy of {100 * ASSUMED_ACCURACY:.0f} % is measured to "
-                f"±{points(half, 1, signed=False)} (95 % interval).",
+                f"The test set has {counted(len(test), 'image')}: an accuracy of {100 * ASSUMED_ACCURACY:.0f} % is "
+                f"measured to ±{points(half, 1, signed=False)} (95 % interval).",
                 severity="warning" if half >= TOO_WIDE else "note",
                 images=len(test),
             )
