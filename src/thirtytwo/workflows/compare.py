@@ -28,7 +28,7 @@ from thirtytwo.report.comparison_page import comparison_text, render_comparison
 from thirtytwo.report.gallery import locate
 from thirtytwo.report.run_record import RunRecord, read_run_record
 from thirtytwo.report.seeds import SECONDS, expanded_runs, read_summary, run_path, settings_without_seed
-from thirtytwo.run_paths import OUT_OF_FOLD, default_path, holds_seeds
+from thirtytwo.run_paths import OUT_OF_FOLD, check_split, default_path, holds_seeds
 from thirtytwo.rundir import RunDir
 
 PAGE, TEXT, NUMBERS = "comparison.html", "comparison.md", "comparison.json"
@@ -64,10 +64,12 @@ def compare(
         The comparison; `page` is the path of the HTML page.
 
     Raises:
+        ArgumentError: `split` is neither `test` nor `val`.
         DataError: fewer than two runs, a run given twice, or runs that were not evaluated on the same images.
         RunError: a run is missing, damaged, or was not evaluated on `split`; or another process writes to `out`.
         OutputError: `out` is not empty, or cannot be written.
     """
+    check_split(split)
     for module in ("pyarrow", "scipy", "jinja2"):
         require(module, "train")
     if out is not None:

@@ -21,6 +21,7 @@ from thirtytwo.evaluation.metrics import compute_metrics
 from thirtytwo.evaluation.scoring import Scorer
 from thirtytwo.inference.model_file import ModelInfo
 from thirtytwo.io import slug
+from thirtytwo.run_paths import check_split
 from thirtytwo.rundir import RunDir, exclusive
 from thirtytwo.tensors import preserve_torch_state
 from thirtytwo.training.hardware import choose_hardware
@@ -77,11 +78,13 @@ def evaluate(
         that key.
 
     Raises:
+        ArgumentError: `split` is neither `test` nor `val`.
         RunError: the run does not exist, is not finished, or lacks the validation predictions that `coverage` needs.
         DataError: the data is missing or has changed, has other classes, lacks the split, or has too few images left
             that the run was not trained on.
         ThirtytwoError: an option has no effect without another one, such as `corruption_images`.
     """
+    check_split(split)
     log = progress_logger(show)
     directory = RunDir.open(Path(run))
     options = {
