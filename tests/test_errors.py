@@ -33,6 +33,8 @@ def test_error_text_is_message_and_fix(message: str, fix: str | None, text: str)
         ("cifar1", ["cifar10", "digits"], "Did you mean 'cifar10'?"),
         ("CIFAR10", ["cifar10", "digits"], "Did you mean 'cifar10'?"),
         ("cifar", ["cifar10", "cifar100", "digits"], "Did you mean 'cifar10' or 'cifar100'?"),
+        ("cat", ["crate", "Egyptian cat", "tiger_cat", "castle"], "Did you mean 'tiger_cat' or 'Egyptian cat'?"),
+        ("Tiny", ["cifar10", "cifar10-tiny"], "Did you mean 'cifar10-tiny'?"),
         ("zebra", ["digits", "cifar10"], "Known: cifar10, digits."),
         ("zebra", [], "There are none."),
         ("", ["fast"], "Known: fast."),

@@ -393,6 +393,11 @@ def model_name(path: Path) -> str:
     return path.resolve().parent.name if path.name == "model.onnx" else path.stem
 
 
+def model_argument(path: Path) -> str:
+    """A model file as `--model` takes it: the name of a bundled model, else the path."""
+    return path.stem if path.parent == BUNDLED else str(path)
+
+
 def find_model(name_or_path: str | Path) -> Path:
     """Resolve a bundled name, a run directory, a model file or `hf:owner/name`; raises the errors of `load`.
 
