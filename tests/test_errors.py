@@ -3,11 +3,14 @@ from __future__ import annotations
 import importlib
 import inspect
 import sys
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
+import thirtytwo
 from thirtytwo import errors
-from thirtytwo.errors import MissingExtraError, ThirtytwoError, did_you_mean, require
+from thirtytwo.errors import ArgumentError, MissingExtraError, ThirtytwoError, did_you_mean, require
 
 CLASSES = [value for _, value in inspect.getmembers(errors, inspect.isclass) if issubclass(value, ThirtytwoError)]
 
@@ -63,3 +66,20 @@ def test_require_re_raises_import_errors_of_the_library(tmp_path: object, monkey
     monkeypatch.setattr(importlib, "import_module", broken)
     with pytest.raises(ModuleNotFoundError, match="its_own_part"):
         require("some_library", "train")
+
+
+@pytest.mark.parametrize(
+    ("call", "name"),
+    [
+        (lambda: thirtytwo.compare(["runs/one", "runs/other"], split="train"), "split"),
+        (lambda: thirtytwo.write_report("runs/none", format="doc"), "format"),  # type: ignore[arg-type]
+        (lambda: thirtytwo.ensemble(["runs/one", "runs/other"], soup="best"), "soup"),  # type: ignore[arg-type]
+        (lambda: thirtytwo.load_dataset("digits", resize="stretch"), "resize"),  # type: ignore[arg-type]
+    ],
+)
+def test_arguments_that_are_none_of_their_choices(
+    call: Callable[[], object], name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ArgumentError, match=f"{name} must be one of"):
+        call()

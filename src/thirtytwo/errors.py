@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from types import ModuleType
 
@@ -140,6 +140,16 @@ def closest(found: str, known: Iterable[str]) -> str:
     close = sorted((name for name in folded if wanted in _WORDS.findall(name)), key=len)[:_MOST_CLOSE]
     close = close or get_close_matches(wanted, folded, n=_MOST_CLOSE, cutoff=0.6)
     return " or ".join(repr(folded[match]) for match in close)
+
+
+def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
+    """Check that an argument of a function is one of its choices.
+
+    Raises:
+        ArgumentError: it is not.
+    """
+    if value not in choices:
+        raise ArgumentError(f"{name} must be one of {', '.join(map(repr, choices))}; found {value!r}.")
 
 
 def require(module: str, extra: str) -> ModuleType:

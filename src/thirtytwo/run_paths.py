@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from thirtytwo.errors import ArgumentError
 from thirtytwo.io import RUNS, expand_home, is_file, slug
-from thirtytwo.text import listing
 
 FIXES = "fixes.csv"
 """The plan of fixes that was applied to data, in a run directory and in a fixed copy of the data."""
@@ -117,16 +115,6 @@ class RunPaths:
 def default_path(*parts: str | Path) -> Path:
     """The directory in `RUNS` of a result that is not named: each part as a valid file name, joined by hyphens."""
     return RUNS / "-".join(slug(str(part)) for part in parts)
-
-
-def check_split(split: str) -> None:
-    """Check that a split is one that runs are evaluated on.
-
-    Raises:
-        ArgumentError: it is not.
-    """
-    if split not in EVALUATED:
-        raise ArgumentError(f"split must be one of {listing(EVALUATED)}; found {split!r}.")
 
 
 def holds_seeds(path: Path) -> bool:

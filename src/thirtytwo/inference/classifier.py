@@ -15,7 +15,15 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from thirtytwo.errors import ArgumentError, ImageError, ModelFileError, RunError, UnknownNameError, did_you_mean
+from thirtytwo.errors import (
+    ArgumentError,
+    ImageError,
+    ModelFileError,
+    RunError,
+    UnknownNameError,
+    check_choice,
+    did_you_mean,
+)
 from thirtytwo.images.decode import load_image
 from thirtytwo.images.pixels import resize
 from thirtytwo.inference.hub import PREFIX, download_model
@@ -488,8 +496,7 @@ def _check_options(top: int, tta: Tta) -> None:
     if not isinstance(top, int | np.integer):
         raise ArgumentError(f"top must be an integer of at least 1; found {top!r}.")
     _check_least("top", top)
-    if tta not in get_args(Tta):
-        raise ArgumentError(f"tta must be one of {listing(get_args(Tta))}; found {tta!r}.")
+    check_choice("tta", tta, get_args(Tta))
 
 
 def _check_least(name: str, value: int | None, least: int = 1) -> None:
