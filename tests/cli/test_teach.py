@@ -255,3 +255,12 @@ def test_a_class_whose_only_image_is_damaged_says_so(teach: Callable[..., Output
     code, _, log = teach(folder, "--out", tmp_path / "model.onnx")
     assert code == 2
     assert "The only image of class 'sea' cannot be read:" in log
+
+
+def test_copies_within_a_class_are_counted(teach: Callable[..., Output], tmp_path: Path) -> None:
+    folder = classes(tmp_path / "images")
+    for name in ("a.png", "b.png"):
+        (folder / "sun" / name).write_bytes((folder / "sun" / "0.png").read_bytes())
+    code, _, log = teach(folder, "--out", tmp_path / "model.onnx")
+    assert code == 0
+    assert "Left out images that are copies of others of their class: 2." in log

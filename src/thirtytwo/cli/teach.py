@@ -43,6 +43,8 @@ def teach(folder: Path, *, out: Path, base: str | None, views: int | None, seed:
     for note in _summaries(found.skipped, problems):
         log(note)
     probe = fit_linear_probe(classifier, pixels, views=views, resize=RESIZE, seed=seed)
+    if copies := sum(map(len, pixels.values())) - sum(probe.counts):
+        log(f"Left out images that are copies of others of their class: {copies:,}.")
     probe.write(out)
     for note in probe.notes:
         log(note)
