@@ -264,3 +264,12 @@ def test_copies_within_a_class_are_counted(teach: Callable[..., Output], tmp_pat
     code, _, log = teach(folder, "--out", tmp_path / "model.onnx")
     assert code == 0
     assert "Left out images that are copies of others of their class: 2." in log
+
+
+def test_an_image_is_never_overwritten(teach: Callable[..., Output], tmp_path: Path) -> None:
+    image = classes(tmp_path / "images") / "sun" / "0"
+    image.write_bytes((image.parent / "0.png").read_bytes())
+    before = image.read_bytes()
+    code, _, log = teach(tmp_path / "images", "--out", image, "--force")
+    assert (code, image.read_bytes()) == (2, before)
+    assert str(image) in log

@@ -60,6 +60,7 @@ def test_pages_predict_like_predict(
     ]
     models.append(bundled_models()["cifar10-tiny"])  # squash
     requested: list[str] = []
+    folder = tmp_path
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         page = browser.new_page()
