@@ -3,11 +3,14 @@ from __future__ import annotations
 import importlib
 import inspect
 import sys
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
+import thirtytwo
 from thirtytwo import errors
-from thirtytwo.errors import MissingExtraError, ThirtytwoError, did_you_mean, require
+from thirtytwo.errors import ArgumentError, MissingExtraError, ThirtytwoError, did_you_mean, require
 
 CLASSES = [value for _, value in inspect.getmembers(errors, inspect.isclass) if issubclass(value, ThirtytwoError)]
 
@@ -33,6 +36,8 @@ def test_error_text_is_message_and_fix(message: str, fix: str | None, text: str)
         ("cifar1", ["cifar10", "digits"], "Did you mean 'cifar10'?"),
         ("CIFAR10", ["cifar10", "digits"], "Did you mean 'cifar10'?"),
         ("cifar", ["cifar10", "cifar100", "digits"], "Did you mean 'cifar10' or 'cifar100'?"),
+        ("cat", ["crate", "Egyptian cat", "tiger_cat", "castle"], "Did you mean 'tiger_cat' or 'Egyptian cat'?"),
+        ("Tiny", ["cifar10", "cifar10-tiny"], "Did you mean 'cifar10-tiny'?"),
         ("zebra", ["digits", "cifar10"], "Known: cifar10, digits."),
         ("zebra", [], "There are none."),
         ("", ["fast"], "Known: fast."),
@@ -61,3 +66,20 @@ def test_require_re_raises_import_errors_of_the_library(tmp_path: object, monkey
     monkeypatch.setattr(importlib, "import_module", broken)
     with pytest.raises(ModuleNotFoundError, match="its_own_part"):
         require("some_library", "train")
+
+
+@pytest.mark.parametrize(
+    ("call", "name"),
+    [
+        (lambda: thirtytwo.compare(["runs/one", "runs/other"], split="train"), "split"),
+        (lambda: thirtytwo.write_report("runs/none", format="doc"), "format"),  # type: ignore[arg-type]
+        (lambda: thirtytwo.ensemble(["runs/one", "runs/other"], soup="best"), "soup"),  # type: ignore[arg-type]
+        (lambda: thirtytwo.load_dataset("digits", resize="stretch"), "resize"),  # type: ignore[arg-type]
+    ],
+)
+def test_arguments_that_are_none_of_their_choices(
+    call: Callable[[], object], name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ArgumentError, match=f"{name} must be one of"):
+        call()

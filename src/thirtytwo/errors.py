@@ -24,12 +24,15 @@ Any other exception that reaches the user is a bug in thirtytwo and keeps its tr
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from types import ModuleType
 
 _MOST_NAMES = 50
 """Largest number of known names that a message lists."""
+_MOST_CLOSE = 3
+_WORDS = re.compile(r"[^\W_]+")
 
 
 class ThirtytwoError(Exception):
@@ -127,10 +130,26 @@ def did_you_mean(found: str, known: Iterable[str]) -> str:
 
 
 def closest(found: str, known: Iterable[str]) -> str:
-    """The known names that a mistyped name may mean, quoted and joined by `or`; empty: none is close."""
+    """The known names that a mistyped name may mean, quoted and joined by `or`; empty: none is close.
+
+    Names that have it as one of their words are closer than names with similar letters: `cat` means `tiger cat`
+    rather than `crate`.
+    """
     folded = {name.casefold(): name for name in known}
-    close = get_close_matches(found.casefold(), folded, n=3, cutoff=0.6)
+    wanted = found.casefold()
+    close = sorted((name for name in folded if wanted in _WORDS.findall(name)), key=len)[:_MOST_CLOSE]
+    close = close or get_close_matches(wanted, folded, n=_MOST_CLOSE, cutoff=0.6)
     return " or ".join(repr(folded[match]) for match in close)
+
+
+def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
+    """Check that an argument of a function is one of its choices.
+
+    Raises:
+        ArgumentError: it is not.
+    """
+    if value not in choices:
+        raise ArgumentError(f"{name} must be one of {', '.join(map(repr, choices))}; found {value!r}.")
 
 
 def require(module: str, extra: str) -> ModuleType:

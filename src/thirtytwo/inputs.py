@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+from collections.abc import Iterable
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -132,6 +133,17 @@ def refuse_data_as_output(path: Path, spec: str) -> None:
     inside = is_directory(data) and output.resolve().is_relative_to(data.resolve())
     if inside or output.resolve() == data.resolve():
         raise OutputError(f"{path} is a file of the data {spec}.", "Choose another name.")
+
+
+def refuse_image_as_output(path: Path, images: Iterable[Path]) -> None:
+    """Check that an output is none of the images that a command reads, which `--force` would overwrite.
+
+    Raises:
+        OutputError: it is.
+    """
+    place = os.path.realpath(expand_home(path))
+    if os.path.exists(place) and place in map(os.path.realpath, images):  # noqa: PTH110, False where it cannot exist
+        raise OutputError(f"{path} is one of the images.", "Choose another name with --out.")
 
 
 def refuse_folder_in_data(path: Path, data: Path) -> None:

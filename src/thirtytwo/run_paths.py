@@ -13,6 +13,8 @@ SEEDS_SUMMARY = "summary.json"
 """Summary of the runs of several seeds or folds, in the directory that holds them."""
 OUT_OF_FOLD = "out-of-fold"
 """Predictions of every training image by the run of a cross-validation that was not trained on it, like a split."""
+EVALUATED = ("test", "val")
+"""Splits that runs are evaluated on."""
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,11 @@ pytest.importorskip("streamlit")
 from streamlit.testing.v1 import AppTest
 
 from thirtytwo.app import library, photos
-from thirtytwo.app.display import as_csv, as_json, cut_off, with_square
+from thirtytwo.app.display import Result, as_csv, as_json, cut_off, with_square
 from thirtytwo.app.left_out import LeftOut
 from thirtytwo.app.settings import AppSettings
-from thirtytwo.inference.classifier import Prediction
+from thirtytwo.app.views.classify import counts
+from thirtytwo.inference.classifier import Prediction, UnreadableImage
 
 Paint = Callable[..., bytes]
 
@@ -90,6 +91,13 @@ def test_downloads_say_how_certain_each_answer_is() -> None:
     expected = ["sure", "not sure", "unknown"]
     assert [row["certainty"] for row in csv.DictReader(io.StringIO(as_csv(results, 2)))] == expected
     assert [one["certainty"] for one in json.loads(as_json(results, 2))] == expected
+
+
+def test_one_image_is_counted_as_one() -> None:
+    results: list[Result] = [answer(0.9, known=True), UnreadableImage("b.png", "b.png is empty.")]
+    assert counts(results) == "1 image classified; 1 could not be read"
+    results[0] = answer(0.9, known=False)
+    assert counts(results).startswith("1 image classified; it may be something")
 
 
 def labels(found: AppTest) -> list[str]:

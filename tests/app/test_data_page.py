@@ -342,7 +342,9 @@ def test_errors_are_sentences(folder: Path) -> None:
     (folder.parent / "empty").mkdir()
     found = checked("empty")
     assert "cannot be used" in texts(found)
-    assert "There is no fix to suggest." in texts(found)
+    assert [one.proto.expanded for one in found.expander if one.label.startswith("Error: ")] == [True]
+    assert "contains no images" in texts(found)
+    assert [one.value for one in found.header] == ["Findings"], "no fixes are suggested"
 
 
 def test_from_another_computer_only_known_data_can_be_checked(folder: Path) -> None:

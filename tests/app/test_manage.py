@@ -197,6 +197,32 @@ def test_estimates_beside_measured_accuracy(place: Path) -> None:
     assert found.title[0].value == "Models"
 
 
+def test_a_model_of_the_command_teach_has_its_estimate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nothing_bundled: None, colour_model: Path, shade: Shade
+) -> None:
+    classifier = Classifier(colour_model)
+    images = {
+        name: [load_image(file, 8).pixels for file in shade(tmp_path / name, colour, 8, seed=seed)]
+        for seed, (name, colour) in enumerate({"sun": (240, 200, 30), "grape": (130, 30, 180)}.items())
+    }
+    fit_linear_probe(classifier, images).write(tmp_path / "fruits.onnx")
+    fit_linear_probe(classifier, {name: some[:1] for name, some in images.items()}).write(tmp_path / "single.onnx")
+    names = ("fruits", "single")
+    models = tuple(str(tmp_path / f"{name}.onnx") for name in names)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(library, "settings", AppSettings(models=models))
+    found = {entry.name: entry for entry in entries()}
+    fruits, single = model_rows(found[name] for name in names)
+    assert fruits.accuracy
+    assert fruits.interval
+    assert fruits.how.startswith("estimated: each of 16 images")
+    assert library.expectation_of(found["fruits"]).startswith(
+        f"{fruits.accuracy}, 95\u00a0% interval {fruits.interval}"
+    )
+    assert single.how.startswith("not known: ")
+    assert library.expectation_of(found["single"]) == ""
+
+
 @pytest.mark.slow
 def test_compare_from_the_library(place: Path) -> None:
     found = page()

@@ -318,6 +318,12 @@ def test_time_left() -> None:
     assert progress_of([row(1.0)] * 4 + [row(8.0)], transfer, 0.0).left == pytest.approx(40.0)
 
 
+def test_one_epoch_is_not_several() -> None:
+    assert "only epoch is done" in progress_of([row(1.0)], recipe(schedule={"epochs": 1}), 0.0).text
+    transfer = recipe(schedule={"epochs": 5}, transfer={"pretrained": "imagenet", "head_until": 0.2})
+    assert "first epoch trains only the last layer" in progress_of([row(1.0)], transfer, 0.0).text
+
+
 def test_time_left_where_only_the_head_is_trained() -> None:
     """The first epoch also computes the features that all later ones use."""
     head = recipe(schedule={"epochs": 10}, transfer={"pretrained": "imagenet", "head_until": 1})

@@ -15,6 +15,7 @@ from PIL import Image
 
 from thirtytwo.cli.explain import overlay_names
 from thirtytwo.cli.main import run_command
+from thirtytwo.inference.classifier import BUNDLED
 
 Output = tuple[int, str, str]
 Explain = Callable[..., Output]
@@ -177,6 +178,16 @@ def test_bad_settings(
     assert all(value in err for value in values), err
     assert err.count("\n") == 1
     assert not (tmp_path / "explained").exists()
+
+
+@pytest.mark.parametrize("arguments", [["--class", "zebra"], ["--method", "gradcam"]])
+def test_a_bundled_model_is_named_as_the_option_takes_it(
+    explain: Explain, image_folder: Path, arguments: list[str]
+) -> None:
+    code, _, err = explain(image_folder / "red.png", "--model", "cifar10-tiny", *arguments, model=None)
+    assert code == 2
+    assert "cifar10-tiny" in err
+    assert str(BUNDLED) not in err
 
 
 def test_no_images(explain: Explain, tmp_path: Path) -> None:

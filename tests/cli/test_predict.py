@@ -389,3 +389,19 @@ def test_memory_and_imports_of_predicting_a_photo(colour_model: Path, tmp_path: 
     assert not set(costs["modules"]) & {
         *("torch", "torchvision", "lightning", "timm", "sklearn", "scipy", "pandas", "pyarrow", "matplotlib", "onnx")
     }
+
+
+def test_images_and_the_model_are_never_overwritten(
+    predict: Predict, image_folder: Path, colour_model: Path, tmp_path: Path
+) -> None:
+    image, link, model = image_folder / "red.png", tmp_path / "link", tmp_path / "model"
+    link.symlink_to(image)
+    model.write_bytes(colour_model.read_bytes())
+    for out in (image, link):
+        before = image.read_bytes()
+        code, _, err = predict(image_folder, "--out", out, "--format", "table", "--force")
+        assert (code, image.read_bytes()) == (2, before)
+        assert str(out) in err
+    code, _, err = predict(image, "--out", model, "--force", model=model)
+    assert (code, model.read_bytes()) == (2, colour_model.read_bytes())
+    assert str(model) in err

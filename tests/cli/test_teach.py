@@ -246,3 +246,30 @@ def test_it_imports_no_pytorch(colour_model: Path, tmp_path: Path) -> None:
         "sys.exit(code or bool({'torch', 'scipy', 'sklearn', 'timm'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).returncode == 0
+
+
+def test_a_class_whose_only_image_is_damaged_says_so(teach: Callable[..., Output], tmp_path: Path) -> None:
+    folder = classes(tmp_path / "images")
+    (folder / "sea").mkdir()
+    (folder / "sea" / "0.png").write_bytes(b"no image")
+    code, _, log = teach(folder, "--out", tmp_path / "model.onnx")
+    assert code == 2
+    assert "The only image of class 'sea' cannot be read:" in log
+
+
+def test_copies_within_a_class_are_counted(teach: Callable[..., Output], tmp_path: Path) -> None:
+    folder = classes(tmp_path / "images")
+    for name in ("a.png", "b.png"):
+        (folder / "sun" / name).write_bytes((folder / "sun" / "0.png").read_bytes())
+    code, _, log = teach(folder, "--out", tmp_path / "model.onnx")
+    assert code == 0
+    assert "Left out images that are copies of others of their class: 2." in log
+
+
+def test_an_image_is_never_overwritten(teach: Callable[..., Output], tmp_path: Path) -> None:
+    image = classes(tmp_path / "images") / "sun" / "0"
+    image.write_bytes((image.parent / "0.png").read_bytes())
+    before = image.read_bytes()
+    code, _, log = teach(tmp_path / "images", "--out", image, "--force")
+    assert (code, image.read_bytes()) == (2, before)
+    assert str(image) in log

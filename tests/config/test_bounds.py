@@ -68,7 +68,7 @@ def test_extremes_never_trace_back(tiny: SimpleNamespace, tmp_path: Path) -> Non
         changes = {"schedule__epochs": 1, "schedule__batch_size": 8, key.replace(".", "__"): value}
         with suppress(ThirtytwoError), preserve_torch_state():
             recipe = tiny.recipe(**changes)
-            if key in SIZES:
+            if key in SIZES or recipe.schedule.batch_size == 1:  # which a workflow refuses before it calls fit
                 continue
             run = RunDir.create(tmp_path / str(case))
             fit(recipe, images, images, run, choose_hardware(recipe.train, "cpu"), show=False)

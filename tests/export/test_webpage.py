@@ -15,6 +15,7 @@ import thirtytwo
 from thirtytwo.export.webpage import FOLDER, SNIPPET
 from thirtytwo.inference.classifier import Prediction, bundled_models
 
+CAT = Path(thirtytwo.__file__).parent / "app" / "samples" / "cat.jpg"
 EVIL = "<img src=x onerror=alert(1)>"
 
 
@@ -59,6 +60,7 @@ def test_pages_predict_like_predict(
     ]
     models.append(bundled_models()["cifar10-tiny"])  # squash
     requested: list[str] = []
+    folder = tmp_path
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         page = browser.new_page()
@@ -70,6 +72,12 @@ def test_pages_predict_like_predict(
             if model == models[0]:
                 check_page(page, folder, images, expected)
             check_snippet(page, folder, images, expected)
+        page.goto((folder / "index.html").as_uri())  # of a model that is sure of a cat
+        page.set_input_files("input", CAT)
+        page.wait_for_selector("article")
+        shares = page.locator("article dd").all_inner_texts()
+        assert "<\u00a00.1\u00a0%" in shares
+        assert "0.0\u00a0%" not in shares
         browser.close()
     assert not [url for url in requested if not url.startswith(("file:", "blob:", "data:"))]
 

@@ -416,6 +416,43 @@ def test_default_prefers_the_bundled_model(runs: Path, monkeypatch: pytest.Monke
         find_model("imagenett")
 
 
+@pytest.mark.parametrize("inside", ["", "train"])
+def test_a_folder_of_data_does_not_hide_the_bundled_model_of_its_name(
+    runs: Path, monkeypatch: pytest.MonkeyPatch, colour_model: Path, inside: str
+) -> None:
+    bundled = runs.parent / "bundled"
+    bundled.mkdir()
+    (bundled / "cifar10.onnx").write_bytes(colour_model.read_bytes())
+    monkeypatch.setattr(classifier_module, "BUNDLED", bundled)
+    (Path("cifar10") / inside).mkdir(parents=True)
+    assert find_model("cifar10") == bundled / "cifar10.onnx"
+    with pytest.raises(RunError, match="cifar10"):
+        find_model("./cifar10")
+    with pytest.raises(RunError, match="cifar10"):
+        find_model(Path("cifar10").absolute())
+
+
+def test_a_run_hides_the_bundled_model_of_its_name(
+    runs: Path, monkeypatch: pytest.MonkeyPatch, colour_model: Path
+) -> None:
+    bundled = runs.parent / "bundled"
+    bundled.mkdir()
+    (bundled / "older.onnx").write_bytes(colour_model.read_bytes())
+    monkeypatch.setattr(classifier_module, "BUNDLED", bundled)
+    monkeypatch.chdir("runs")
+    assert find_model("older") == Path("older/model.onnx")
+    monkeypatch.chdir(runs.parent)
+    Path("older").mkdir()
+    (Path("older") / "recipe.toml").write_text("")  # whose training did not finish
+    with pytest.raises(RunError, match="older"):
+        find_model("older")
+
+
+def test_an_empty_name_of_a_model_is_named() -> None:
+    with pytest.raises(UnknownNameError, match="empty"):
+        find_model("")
+
+
 def test_run_directory_resolves_to_its_model(runs: Path) -> None:
     assert find_model(runs / "older") == runs / "older" / "model.onnx"
     assert find_model("runs/older") == Path("runs/older/model.onnx")

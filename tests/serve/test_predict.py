@@ -304,6 +304,7 @@ FORM = {"Content-Type": "application/x-www-form-urlencoded"}
         (b'{"image": "AAAA"}', JSON, ["the unknown key 'image'", '{"files": [{"file": "photo.jpg", "data": "']),
         (b'{"images": [], "tops": 1}', JSON, ["the unknown keys 'images', 'tops'"]),
         (b'{"files": [{"data": "AAAA"}], "top": 1}', JSON, ["'top'", "/predict?top="]),
+        (b'{"files": [{"data": "AAAA", "model": "x"}]}', JSON, ["'model'", "/predict?model="]),
         (b'{"files": [{"data": "AAAA", "extra": 1}]}', JSON, ["the unknown key 'files.0.extra'"]),
         (b"{}", JSON, ["invalid at files: Field required", '{"files": [{"file": "photo.jpg", "data": "']),
         (b"null", JSON, ["invalid at its top level"]),

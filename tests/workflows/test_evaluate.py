@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from thirtytwo.cli.main import run_command
-from thirtytwo.errors import DataError, RunError, ThirtytwoError
+from thirtytwo.errors import ArgumentError, DataError, RunError, ThirtytwoError
 from thirtytwo.evaluation.corruptions import STRENGTHS, corruption_names, display_name
 from thirtytwo.rundir import RunDir
 from thirtytwo.workflows.evaluate import evaluate
@@ -81,6 +81,8 @@ def test_the_command_prints_them(run, capsys):
         ({"coverage": 0.99}, DataError, ["99", "44"]),
         ({"coverage": 0.9, "split": "val"}, DataError, ["--split val"]),
         ({"corruptions": True, "corruption_images": 5}, DataError, ["5", "10 classes", "--corruption-images"]),
+        ({"split": "train"}, ArgumentError, ["'train'", "'val'"]),
+        ({"split": "tst"}, ArgumentError, ["'tst'", "'test'"]),
         ({"corruption_images": 50}, ThirtytwoError, ["--corruption-images", "--corruptions"]),
     ],
 )

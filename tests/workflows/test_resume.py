@@ -588,3 +588,16 @@ def test_other_threads_can_print_during_export(
     loaded = load_run(again)
     onnx.export_onnx(loaded.network, loaded.info, again / "other.onnx")
     assert capsys.readouterr().out == "from another thread\n", "nothing else, and nothing less"
+
+
+@pytest.mark.parametrize(("size", "recipe"), [(16, "fast"), (100, "photos")])
+def test_a_run_that_is_not_named_is_looked_for_where_it_was_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int, recipe: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, color in (("red", "red"), ("blue", "blue")):
+        (tmp_path / "set" / name).mkdir(parents=True)
+        for number in range(3):
+            Image.new("RGB", (size + number, size), color).save(tmp_path / "set" / name / f"{number}.png")
+    with pytest.raises(RunError, match=f"runs/set-{recipe}-seed0"):
+        thirtytwo.train("set", resume=True, show=False)

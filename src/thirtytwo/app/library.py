@@ -139,18 +139,22 @@ def taught_entry(project: Project) -> Entry | None:
 
 
 def expectation_of(entry: Entry) -> str:
-    """The accuracy to expect of a model that was taught in the app, as a phrase; empty for other models."""
+    """The accuracy to expect of a model of a few images, as a phrase; empty for other models."""
     if entry.origin != TAUGHT:
-        return ""
+        few = info_of(entry).few_shot
+        if few is None or few.accuracy is None or few.ci95 is None:
+            return ""
+        return _expectation(few.accuracy, few.ci95, sum(few.counts))
     with suppress(ThirtytwoError):  # deleted by another session
         result = projects().read(entry.path.parent.name).result
         if result is None or result.accuracy is None:
             return "" if result is None else result.expectation
-        return (
-            f"{percent(result.accuracy['value'])}, 95\u00a0% interval {interval(result.accuracy['ci95'])} "
-            f"({counted(result.count, 'image')})"
-        )
+        return _expectation(result.accuracy["value"], result.accuracy["ci95"], result.count)
     return ""
+
+
+def _expectation(accuracy: float, ends: Sequence[float], images: int) -> str:
+    return f"{percent(accuracy)}, 95\u00a0% interval {interval(ends)} ({counted(images, 'image')})"
 
 
 def add_model(name: str, path: Path, origin: str, handle: UploadHandle | None = None) -> Entry:

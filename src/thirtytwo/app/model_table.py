@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,13 +61,17 @@ def _row(entry: Entry) -> ModelRow:
             result = taught[1]
             if result.accuracy is None:
                 return ModelRow(entry.name, "", "", f"not known: it {result.expectation}")
-            return _with(entry, result.accuracy["value"], result.accuracy["ci95"], how_estimated(result))
+            return _with(entry, result.accuracy["value"], result.accuracy["ci95"], how_estimated(result.count))
         if (run := run_of(entry)) is not None:
             metrics = run.read_json(run.metrics)
             found = metrics["accuracy"]
             what = f"measured on {metrics['n']:,} {metrics['split']} images of {metrics['dataset']}"
             return _with(entry, found["value"], found.get("ci95"), what)
         info = info_of(entry)
+        if (few := info.few_shot) is not None:  # of `thirtytwo teach`
+            if few.accuracy is None:
+                return ModelRow(entry.name, "", "", "not known: a class has a single image")
+            return _with(entry, few.accuracy, few.ci95, how_estimated(sum(few.counts)))
         accuracy = info.accuracy
         if (known := stated_accuracy(entry))[0]:
             return ModelRow(entry.name, f"{known[0]}, stated", "", known[1])
@@ -90,7 +94,7 @@ def _card_of(entry: Entry) -> str:
         return ""
 
 
-def _with(entry: Entry, value: float, ends: list[float] | None, how: str) -> ModelRow:
+def _with(entry: Entry, value: float, ends: Sequence[float] | None, how: str) -> ModelRow:
     return ModelRow(entry.name, percent(value), interval(ends) if ends else "", how)
 
 

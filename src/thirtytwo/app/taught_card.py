@@ -14,9 +14,9 @@ METRICS = ("accuracy", "macro_f1", "macro_precision", "macro_recall", "ece")
 """Metrics that are shown; others say little about a few images."""
 
 
-def how_estimated(result: Result) -> str:
-    """How the metrics were estimated, as a phrase."""
-    return f"estimated: each of {counted(result.count, 'image')} was classified by a model that had not seen it"
+def how_estimated(images: int) -> str:
+    """How the metrics of a model of that many images were estimated, as a phrase."""
+    return f"estimated: each of {counted(images, 'image')} was classified by a model that had not seen it"
 
 
 def technical_details(result: Result) -> str:
@@ -69,8 +69,8 @@ def _metrics(result: Result, metrics: dict[str, Any] | None) -> str:
     rows = [f"| {one.name} | {value} | {ends} |" for one, value, ends in measured(metrics) if one.key in METRICS]
     table = "\n".join(["| metric | value | 95\u00a0% interval |", "| --- | --- | --- |", *rows])
     return (
-        f"## Metrics\n\n{how_estimated(result).capitalize()}. The model itself has seen all of these images, so this "
-        f"is what to expect of new images, not a measurement on a test set.\n\n{table}"
+        f"## Metrics\n\n{how_estimated(result.count).capitalize()}. The model itself has seen all of these images, so "
+        f"this is what to expect of new images, not a measurement on a test set.\n\n{table}"
     )
 
 

@@ -32,7 +32,8 @@ class Progress:
         """The progress in a sentence."""
         done = f"Epoch {min(self.done + 1, self.epochs)} of {self.epochs}"
         if self.done >= self.epochs:
-            return f"All {self.epochs} epochs are done; evaluating and writing the report."
+            finished = "The only epoch is" if self.epochs == 1 else f"All {self.epochs} epochs are"
+            return f"{finished} done; evaluating and writing the report."
         if self.left is None:
             return f"{done}. {self.reason}"
         return f"{done}, {_roughly(self.left)} left, then evaluation and report."
@@ -61,7 +62,8 @@ def progress_of(history: Sequence[Mapping[str, float]], recipe: Recipe, since: f
     if not known:
         return Progress(done, epochs, None, "The time left is known after the first epoch.")
     if done <= head < epochs:
-        reason = f"The first {head} epochs train only the last layer, which is faster; the time left is known after."
+        which = "The first epoch trains" if head == 1 else f"The first {head} epochs train"
+        reason = f"{which} only the last layer, which is faster; the time left is known after."
         return Progress(done, epochs, None, reason)
     if alone and done < 2 < epochs:
         reason = (

@@ -36,9 +36,9 @@ def log_skipped(skipped: Sequence[tuple[Path, str]]) -> None:
 
 def log_default_model(path: Path) -> None:
     """Print which model is used where none is named, by the name that `--model` takes."""
-    from thirtytwo.inference.classifier import BUNDLED
+    from thirtytwo.inference.classifier import model_argument
 
-    log(f"Model: {path.stem if path.parent == BUNDLED else path} (choose another with --model)")
+    log(f"Model: {model_argument(path)} (choose another with --model)")
 
 
 def log_new_folder(*paths: Path | None) -> None:

@@ -53,8 +53,11 @@ _HARDLY_SMALLER = 0.9
 
 def show_export(made: Exported) -> None:
     """Show the file sizes of a model and its export, and how closely their outputs agree."""
+    from thirtytwo.inference.classifier import model_argument
+
     sizes = [path.stat().st_size for path in (made.source, made.path)]
-    files = [(str(path), size_text(size)) for path, size in zip((made.source, made.path), sizes, strict=True)]
+    named = zip(map(model_argument, (made.source, made.path)), sizes, strict=True)
+    files = [(name, size_text(size)) for name, size in named]
     if made.source.suffix == made.path.suffix and sizes[1] > _HARDLY_SMALLER * sizes[0]:
         reason = (
             f"{made.source.name} has most of its weights in 8 or 16 bits already, or the format keeps them as they are"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from thirtytwo.cli.console import log, log_default_model, log_new_folder, log_sk
 from thirtytwo.cli.options import STDOUT, ResultFormat, format_for
 from thirtytwo.errors import DataError, OutputError
 from thirtytwo.inference.output import write_csv, write_json
+from thirtytwo.inputs import refuse_image_as_output
 from thirtytwo.io import check_writable
 from thirtytwo.text import percent, readable
 
@@ -38,6 +40,7 @@ def predict(
 
     Raises:
         DataError: no image was found, or some could not be read (raised after classifying all others).
+        OutputError: `out` cannot be written, exists and `force` is not set, or is an image or the model.
     """
     from thirtytwo.images.discover import find_images
     from thirtytwo.images.lists import expand_lists
@@ -56,6 +59,10 @@ def predict(
         classifier = load(chosen, batches=batches)
     else:
         classifier = load(model, batches=batches)
+    if out is not None:
+        refuse_image_as_output(out, files)
+        if os.path.realpath(out) == os.path.realpath(classifier.path):
+            raise OutputError(f"{out} is the model to use.", "Choose another name with --out.")
     log_skipped(skipped)
     counter = _Counter()
     top = min(top, len(classifier.classes))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from thirtytwo.cli.console import log, log_new_folder, show, show_table
 from thirtytwo.errors import require
+from thirtytwo.inputs import refuse_image_as_output
 from thirtytwo.io import check_writable, expand_home
 from thirtytwo.text import capitalized, listing, percent, readable
 
@@ -35,6 +37,7 @@ def teach(folder: Path, *, out: Path, base: str | None, views: int | None, seed:
     from thirtytwo.inference.classifier import Classifier
 
     found = find_class_files(expand_home(folder))
+    refuse_image_as_output(out, chain.from_iterable(found.files.values()))
     validate_counts({name: len(paths) for name, paths in found.files.items()})
     path, reason = choose_base(base, found.sides())
     classifier = Classifier(path)
@@ -43,6 +46,8 @@ def teach(folder: Path, *, out: Path, base: str | None, views: int | None, seed:
     for note in _summaries(found.skipped, problems):
         log(note)
     probe = fit_linear_probe(classifier, pixels, views=views, resize=RESIZE, seed=seed)
+    if copies := sum(map(len, pixels.values())) - sum(probe.counts):
+        log(f"Left out images that are copies of others of their class: {copies:,}.")
     probe.write(out)
     for note in probe.notes:
         log(note)

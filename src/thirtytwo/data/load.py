@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 from urllib.parse import parse_qsl, urlencode
 
 import numpy as np
@@ -30,7 +30,7 @@ from thirtytwo.data.split import sample
 from thirtytwo.data.survey import Survey, survey_of
 from thirtytwo.data.types import DATASETS, IMBALANCE, DataSet, Request, Together
 from thirtytwo.data.undecoded import UndecodedDataSet, as_undecoded
-from thirtytwo.errors import DataError, ImageError, ThirtytwoError, UnknownNameError, did_you_mean
+from thirtytwo.errors import DataError, ImageError, ThirtytwoError, UnknownNameError, check_choice, did_you_mean
 from thirtytwo.images.content import load_hashed
 from thirtytwo.images.discover import is_folder
 from thirtytwo.images.pixels import ResizeRule
@@ -102,10 +102,12 @@ def load_dataset(
         The data set, with images uint8 `(N, H, W, 3)` in each split.
 
     Raises:
+        ArgumentError: there is no such `resize`.
         UnknownNameError: no such data set, option or column.
         DataError: the data set or its options are not valid, or the plan of fixes does not fit it.
         OfflineError: it is not on this machine and cannot be downloaded.
     """
+    check_choice("resize", resize, get_args(ResizeRule))
     spec = os.fspath(spec)
     found = parse(spec, data_root=data_root)
     root, options = _root(data_root), _own_options(found)

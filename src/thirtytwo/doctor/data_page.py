@@ -23,7 +23,7 @@ from thirtytwo.images.render import is_pixelated
 from thirtytwo.report.gallery import Augmented, augmented_rows
 from thirtytwo.report.templating import render_template
 from thirtytwo.report.thumbnails import Storage, Thumbnail, thumbnails
-from thirtytwo.text import as_printable, capitalized, percent, readable, readable_names, size
+from thirtytwo.text import as_printable, capitalized, counted, percent, readable, readable_names, size
 
 SAMPLES_BUDGET, MEANS_BUDGET, EXTREMES_BUDGET, ORIGINALS_BUDGET = 4_800_000, 1_500_000, 500_000, 4_000_000
 """Maximum number of characters of the page for sample images, mean images, extremes, and those shown from originals."""
@@ -178,7 +178,7 @@ def _encoded_originals(originals: Mapping[int, Pixels]) -> dict[int, Thumbnail]:
 
 def _facts(found: Overview) -> list[tuple[str, str]]:
     """Terms and descriptions beside the number of training images."""
-    rows = [(name, f"{count:,} images") for name, count in found.splits.items() if name != "train"]
+    rows = [(name, counted(count, "image")) for name, count in found.splits.items() if name != "train"]
     groups = len(set(found.superclasses.values()))
     rows.append(("classes", f"{len(found.classes):,}" + (f" in {groups:,} superclasses" if groups else "")))
     if found.shapes is not None:

@@ -24,6 +24,7 @@ from thirtytwo.inference.classifier import (
     as_iterable,
     default_model,
     find_model,
+    model_argument,
 )
 from thirtytwo.rundir import RunDir
 
@@ -184,9 +185,8 @@ class Explainer:
 
     def _class_index(self, name: str) -> int:
         if name not in self.classifier.classes:
-            raise UnknownNameError(
-                f"{self.classifier.path} has no class {name!r}.", did_you_mean(name, self.classifier.classes)
-            )
+            model = model_argument(self.classifier.path)
+            raise UnknownNameError(f"{model} has no class {name!r}.", did_you_mean(name, self.classifier.classes))
         return self.classifier.classes.index(name)
 
 

@@ -15,7 +15,7 @@ from thirtytwo.evaluation.calibration import log_sum_exp
 from thirtytwo.explain.faithfulness import blurred
 from thirtytwo.explain.overlay import Heat
 from thirtytwo.images.pixels import Pixels
-from thirtytwo.inference.classifier import Classifier
+from thirtytwo.inference.classifier import Classifier, model_argument
 from thirtytwo.registry import Registry
 from thirtytwo.rundir import RunDir
 
@@ -144,7 +144,7 @@ def _start_cam(classifier: Classifier, run: RunDir | None) -> ComputeMaps:
     side = maps_side(classifier)
     if side < 2:
         found = "has no heatmaps" if side == 0 else "has heatmaps of a single cell"
-        raise ModelFileError(f"{classifier.path} {found}, which the method cam needs.", _CHOOSE_ANOTHER)
+        raise ModelFileError(f"{model_argument(classifier.path)} {found}, which the method cam needs.", _CHOOSE_ANOTHER)
 
     def maps(images: Pixels, classes: Labels) -> Heat:
         if not np.array_equal(run_in_batches(classifier, images, "logits").argmax(axis=1), classes):
@@ -164,7 +164,8 @@ def _run_with_weights(classifier: Classifier, run: RunDir | None, method: str) -
     """Check that the run and the installation have what gradient methods need."""
     if run is None or not run.weights.is_file():
         raise RunError(
-            f"The method {method} needs the network's weights; no weights.safetensors is beside {classifier.path}.",
+            f"The method {method} needs the network's weights: {model_argument(classifier.path)} has no "
+            "weights.safetensors beside it.",
             f"Give --model a run directory. {_CHOOSE_ANOTHER}",
         )
     for library in ("torch", "captum"):

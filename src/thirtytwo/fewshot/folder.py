@@ -90,8 +90,9 @@ def load_classes(
             failed = [one.message for one in loaded if isinstance(one, ImageError)]
             pixels[name] = [one for one in loaded if not isinstance(one, ImageError)]
             if not pixels[name]:
+                every = "The only image" if len(failed) == 1 else f"None of the {len(failed)} images"
                 raise DataError(
-                    f"None of the {len(failed)} images of class {name!r} can be read: {failed[0]}",
+                    f"{every} of class {name!r} can{'not' if len(failed) == 1 else ''} be read: {failed[0]}",
                     "Add readable images, or remove the class.",
                 )
             problems += failed

@@ -15,7 +15,15 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from thirtytwo.errors import ArgumentError, ImageError, ModelFileError, RunError, UnknownNameError, did_you_mean
+from thirtytwo.errors import (
+    ArgumentError,
+    ImageError,
+    ModelFileError,
+    RunError,
+    UnknownNameError,
+    check_choice,
+    did_you_mean,
+)
 from thirtytwo.images.decode import load_image
 from thirtytwo.images.pixels import resize
 from thirtytwo.inference.hub import PREFIX, download_model
@@ -393,16 +401,26 @@ def model_name(path: Path) -> str:
     return path.resolve().parent.name if path.name == "model.onnx" else path.stem
 
 
+def model_argument(path: Path) -> str:
+    """A model file as `--model` takes it: the name of a bundled model, else the path."""
+    return path.stem if path.parent == BUNDLED else str(path)
+
+
 def find_model(name_or_path: str | Path) -> Path:
-    """Resolve a bundled name, a run directory, a model file or `hf:owner/name`; raises the errors of `load`."""
+    """Resolve a bundled name, a run directory, a model file or `hf:owner/name`; raises the errors of `load`.
+
+    A folder that is no run, such as one of data, does not hide the bundled model of its name.
+    """
     path, name = expand_home(name_or_path), str(name_or_path)
+    if not name:
+        raise UnknownNameError("The name of the model is empty.", "Check whether a variable is unset.")
     if name.startswith(PREFIX) and not path.exists():
         return download_model(name)
     if is_file(path):
         return path
-    if is_directory(path):
-        return _model_of_run(path)
     bundled = bundled_models()
+    if is_directory(path) and (name not in bundled or _is_run(path)):
+        return _model_of_run(path)
     if name in bundled:
         return bundled[name]
     if path.suffix or len(path.parts) > 1:
@@ -434,6 +452,15 @@ def default_model() -> Path:
             f"{_TRAIN}, or give --model a model.onnx or a run directory.",
         )
     return finished[0]
+
+
+def _is_run(path: Path) -> bool:
+    """Whether a directory is a run, also an unfinished one, or one of several seeds or folds."""
+    from thirtytwo.run_paths import holds_seeds
+    from thirtytwo.rundir import RunDir
+
+    run = RunDir(path)
+    return is_file(run.onnx) or is_file(run.recipe) or holds_seeds(path)
 
 
 def _model_of_run(path: Path) -> Path:
@@ -469,8 +496,7 @@ def _check_options(top: int, tta: Tta) -> None:
     if not isinstance(top, int | np.integer):
         raise ArgumentError(f"top must be an integer of at least 1; found {top!r}.")
     _check_least("top", top)
-    if tta not in get_args(Tta):
-        raise ArgumentError(f"tta must be one of {listing(get_args(Tta))}; found {tta!r}.")
+    check_choice("tta", tta, get_args(Tta))
 
 
 def _check_least(name: str, value: int | None, least: int = 1) -> None:

@@ -291,7 +291,8 @@ def _invalid_json(error: ValidationError) -> Problem:
         if problem["type"] == "extra_forbidden"
     ]
     if unknown:
-        if parameter := next((name for name in unknown if name in PARAMETERS), None):
+        keys = [place.rpartition(".")[2] for place in unknown]  # also in an entry of `files`
+        if parameter := next((key for key in keys if key in PARAMETERS), None):
             return Problem("invalid", f"The key {parameter!r} of the body {_in_address(parameter)}", errors=details)
         found = f"The body has the unknown key{'s' * (len(unknown) > 1)} {listing(unknown, 3)}"
     else:

@@ -21,6 +21,7 @@ from thirtytwo.models import Network
 from thirtytwo.models.base import preserve_modes
 from thirtytwo.models.pretrained import run_settings, source_kind, weights_name
 from thirtytwo.tensors import send
+from thirtytwo.text import counted
 from thirtytwo.training.batches import TrainingBatches
 from thirtytwo.training.module import ClassifierModule
 from thirtytwo.training.processes import current
@@ -192,10 +193,16 @@ def describe_stages(recipe: Recipe, net: Network, rows: int, size: int) -> tuple
     check_rescaling(net, recipe)
     views = cached_view_count(recipe, rows, feature_width(net, size))
     inputs = f"on features of {views} view{'s' * (views > 1)} computed once" if views else "on newly augmented images"
-    choices = [Choice("frozen base", f"{head} of {epochs} epochs, {inputs}", "transfer.head_until and transfer.views")]
+    choices = [
+        Choice(
+            "frozen base", f"{head} of {counted(epochs, 'epoch')}, {inputs}", "transfer.head_until and transfer.views"
+        )
+    ]
     if head < epochs:
         factors = f"learning rates × {settings.rate:g}, × {settings.layer_decay:g} per layer"
-        value = f"{len(layers)} of {len(net.layers())} layers and the head for {epochs - head} epochs, {factors}"
+        value = (
+            f"{len(layers)} of {len(net.layers())} layers and the head for {counted(epochs - head, 'epoch')}, {factors}"
+        )
         choices.append(Choice("trained base", value, f"transfer.unfreeze = {settings.unfreeze!r}"))
     else:
         reason = f"transfer.head_until = 1, for {rows:,} training images; thirtytwo teach FOLDER does this in seconds"

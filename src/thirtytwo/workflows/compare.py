@@ -17,7 +17,7 @@ import numpy as np
 from thirtytwo.config.resolve import flatten
 from thirtytwo.data.run_data import load_out_of_fold, load_run_data
 from thirtytwo.data.types import ImageSet
-from thirtytwo.errors import DataError, OutputError, RunError, ThirtytwoError, require
+from thirtytwo.errors import DataError, OutputError, RunError, ThirtytwoError, check_choice, require
 from thirtytwo.evaluation.metrics import METRICS
 from thirtytwo.evaluation.statistics import Spread, aligned, compare_means, compare_pair, disagreements, holm, spread
 from thirtytwo.inference.timing import Timing, time_models, where_timed
@@ -28,7 +28,7 @@ from thirtytwo.report.comparison_page import comparison_text, render_comparison
 from thirtytwo.report.gallery import locate
 from thirtytwo.report.run_record import RunRecord, read_run_record
 from thirtytwo.report.seeds import SECONDS, expanded_runs, read_summary, run_path, settings_without_seed
-from thirtytwo.run_paths import OUT_OF_FOLD, default_path, holds_seeds
+from thirtytwo.run_paths import EVALUATED, OUT_OF_FOLD, default_path, holds_seeds
 from thirtytwo.rundir import RunDir
 
 PAGE, TEXT, NUMBERS = "comparison.html", "comparison.md", "comparison.json"
@@ -64,10 +64,12 @@ def compare(
         The comparison; `page` is the path of the HTML page.
 
     Raises:
+        ArgumentError: `split` is neither `test` nor `val`.
         DataError: fewer than two runs, a run given twice, or runs that were not evaluated on the same images.
         RunError: a run is missing, damaged, or was not evaluated on `split`; or another process writes to `out`.
         OutputError: `out` is not empty, or cannot be written.
     """
+    check_choice("split", split, EVALUATED)
     for module in ("pyarrow", "scipy", "jinja2"):
         require(module, "train")
     if out is not None:

@@ -10,6 +10,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import get_args
 
 import torch
 from torch import Tensor
@@ -19,7 +20,7 @@ from thirtytwo.config.settings import Choice
 from thirtytwo.data.run_data import RunData, split_record, unused_of
 from thirtytwo.data.split import Parts, covering_sample
 from thirtytwo.data.types import ImageSet
-from thirtytwo.errors import DataError, ThirtytwoError
+from thirtytwo.errors import DataError, ThirtytwoError, check_choice
 from thirtytwo.evaluation.scoring import Scorer
 from thirtytwo.models import Network
 from thirtytwo.models.ensemble import (
@@ -79,9 +80,12 @@ def ensemble(
         The new run directory and the content of its `metrics.json`.
 
     Raises:
+        ArgumentError: there is no such soup.
         RunError: a run is missing, not finished or damaged, or the runs cannot be combined.
         DataError: fewer than two runs, a run named twice, or their data is missing or has changed.
     """
+    if soup is not None:
+        check_choice("soup", soup, get_args(Soup))
     log = progress_logger(show)
     started = datetime.now(UTC)
     if run is not None:

@@ -13,7 +13,7 @@ from thirtytwo.config.recipe import Recipe
 from thirtytwo.data.run_data import RunData, find_again, is_own, load_as_stored
 from thirtytwo.data.split import Parts
 from thirtytwo.data.types import DataSet, ImageSet
-from thirtytwo.errors import ThirtytwoError
+from thirtytwo.errors import ThirtytwoError, check_choice
 from thirtytwo.evaluation.calibration import calibration_of, is_calibrated
 from thirtytwo.evaluation.corruptions import MAX_IMAGES
 from thirtytwo.evaluation.evaluators import Request, Validation, evaluators
@@ -21,6 +21,7 @@ from thirtytwo.evaluation.metrics import compute_metrics
 from thirtytwo.evaluation.scoring import Scorer
 from thirtytwo.inference.model_file import ModelInfo
 from thirtytwo.io import slug
+from thirtytwo.run_paths import EVALUATED
 from thirtytwo.rundir import RunDir, exclusive
 from thirtytwo.tensors import preserve_torch_state
 from thirtytwo.training.hardware import choose_hardware
@@ -77,11 +78,13 @@ def evaluate(
         that key.
 
     Raises:
+        ArgumentError: `split` is neither `test` nor `val`.
         RunError: the run does not exist, is not finished, or lacks the validation predictions that `coverage` needs.
         DataError: the data is missing or has changed, has other classes, lacks the split, or has too few images left
             that the run was not trained on.
         ThirtytwoError: an option has no effect without another one, such as `corruption_images`.
     """
+    check_choice("split", split, EVALUATED)
     log = progress_logger(show)
     directory = RunDir.open(Path(run))
     options = {

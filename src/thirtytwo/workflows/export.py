@@ -12,7 +12,7 @@ from thirtytwo.errors import ExportError, OutputError, RunError, ThirtytwoError
 from thirtytwo.export.metadata import rewrite_info
 from thirtytwo.export.parity import onnx_outputs, rounding
 from thirtytwo.export.quantize import EXPORTS, ExportFormat
-from thirtytwo.inference.classifier import BUNDLED, find_model
+from thirtytwo.inference.classifier import BUNDLED, find_model, model_argument
 from thirtytwo.inference.hub import PREFIX
 from thirtytwo.inference.model_file import read_info
 from thirtytwo.io import FORMATS, atomic_write, check_writable, expand_home, is_file
@@ -121,7 +121,7 @@ def _load_images(source: Path, data_root: Path | None) -> tuple[str, ImageSet]:
         DataError: its data is not available.
     """
     if not is_file(RunDir(source.parent).recipe):
-        raise RunError(f"{source} is not in a run directory, on whose images it would be compared.")
+        raise RunError(f"{model_argument(source)} is not in a run directory, on whose images it would be compared.")
     run = RunDir.open(source.parent)
     recipe, parts = run.read_recipe(), load_run_data(run, data_root, image_size=read_info(source).input_size).parts
     split, images = ("train", parts.train) if parts.val is None else ("validation", parts.val)

@@ -25,6 +25,7 @@ from thirtytwo.evaluation.ood import requested_data
 from thirtytwo.machine import package_version
 from thirtytwo.models import Network
 from thirtytwo.rundir import RunDir
+from thirtytwo.text import counted
 from thirtytwo.training.callbacks import log_line
 from thirtytwo.training.fit import Fitted
 from thirtytwo.training.hardware import Hardware, UsageMeter, describe_machine
@@ -181,7 +182,8 @@ def log_start(
         log(note)
     if len(dataset.skipped) > 10:
         log(f"{len(dataset.skipped) - 10:,} more notes on the data are in {run.environment}")
-    log(f"recipe {recipe.name}, seed {recipe.seed}, {recipe.schedule.epochs} epochs; run directory {run.path}")
+    epochs = counted(recipe.schedule.epochs, "epoch")
+    log(f"recipe {recipe.name}, seed {recipe.seed}, {epochs}; run directory {run.path}")
     for choice in hardware.choices:
         log(f"{choice.what}: {choice.value} ({choice.reason})")
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from thirtytwo.config.recipe import Recipe
 from thirtytwo.data.run_data import load_run_data
 from thirtytwo.data.split import Parts
-from thirtytwo.errors import DataError, RunError, UnknownNameError
+from thirtytwo.errors import DataError, RunError, UnknownNameError, check_choice
 from thirtytwo.io import check_writable, expand_home, write_text
 from thirtytwo.report.card import write_card
 from thirtytwo.report.gallery import PASSES, ROWS
@@ -45,10 +45,13 @@ def write_report(
         data_root: directory searched first for known data sets; the environment variable THIRTYTWO_DATA by default.
 
     Raises:
+        ArgumentError: there is no such format.
         RunError: there is no run, or one of its files is damaged.
         OutputError: `out` exists, cannot be written, or has the suffix of another format.
         MissingExtraError: a PDF is asked for, and Typst is not installed.
     """
+    if format is not None:
+        check_choice("format", format, ("html", "pdf"))
     directory = RunDir.open(Path(run))
     target = None if out is None else expand_home(out)
     if (format or ("pdf" if target is not None and target.suffix.lower() == ".pdf" else "html")) == "pdf":

@@ -162,7 +162,7 @@ def _start(order: _Order, stack: ExitStack, meter: UsageMeter, log: Callable[[st
     if recipe is None and not resume:
         chosen = choose_recipe(data, changes, order.root)
         recipe = chosen.value
-    path = Path(run) if run is not None else _default_path(data, recipe or SMALL, changes)
+    path = Path(run) if run is not None else _default_path(order, recipe)
     existing = RunDir.open(path) if resume else None
     precision = None
     if existing is not None:
@@ -187,8 +187,10 @@ def _start(order: _Order, stack: ExitStack, meter: UsageMeter, log: Callable[[st
     return _Started(plan, directory, source)
 
 
-def _default_path(data: str, recipe: str | Path, changes: Mapping[str, Any]) -> Path:
-    return default_path(data, Path(recipe).stem, f"seed{seed_of(recipe, changes)}")
+def _default_path(order: _Order, recipe: str | Path | None) -> Path:
+    """The directory of a run that is not named, also of one to resume; without a recipe, the data chooses it."""
+    named = recipe or choose_recipe(order.data, order.changes, order.root).value
+    return default_path(order.data, Path(named).stem, f"seed{seed_of(named, order.changes)}")
 
 
 def with_settings(overrides: Mapping[str, Any] | None, settings: Mapping[str, Any]) -> dict[str, Any]:

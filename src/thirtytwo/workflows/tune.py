@@ -21,6 +21,7 @@ from thirtytwo.report.tuning import Trial, Tuning, write_trials, write_tuning_fi
 from thirtytwo.run_paths import default_path
 from thirtytwo.rundir import RunDir
 from thirtytwo.tensors import preserve_torch_state
+from thirtytwo.text import counted
 from thirtytwo.workflows.choose import choose_recipe
 from thirtytwo.workflows.prepare import Plan, prepare
 from thirtytwo.workflows.records import progress_logger
@@ -278,7 +279,8 @@ def _log_start(tuner: Tuner, plan: Plan, trials: int) -> None:
         f"{plan.dataset.name}: {len(plan.parts.train):,} images for training; trials are compared by "
         f"{tuner.request.metric} on {held:,} validation images; test is not used"
     )
-    tuner.log(f"{trials} trials{f' after {before}' if before else ''} over {', '.join(tuner.space.axes)}; {tuner.path}")
+    planned = f"{counted(trials, 'trial')}{f' after {before}' if before else ''}"
+    tuner.log(f"{planned} over {', '.join(tuner.space.axes)}; {tuner.path}")
     if "schedule.epochs" in tuner.space.axes and tuner.request.pruner != "none":
         tuner.log("pruning is off: trials with different numbers of epochs cannot be compared before they end")
 

@@ -173,7 +173,9 @@ def counts(results: Sequence[Result]) -> str:
     """How many images were classified, are unknown and could not be read."""
     unreadable = sum(isinstance(one, UnreadableImage) for one in results)
     unknown = sum(isinstance(one, Prediction) and not one.known for one in results)
-    parts = [f"{len(results) - unreadable} images classified"]
-    parts += [f"{unknown} of them may be something the model doesn’t know"] if unknown else []
+    classified = len(results) - unreadable
+    which = "it" if classified == 1 else f"{unknown} of them"
+    parts = [f"{counted(classified, 'image')} classified"]
+    parts += [f"{which} may be something the model doesn’t know"] if unknown else []
     parts += [f"{unreadable} could not be read"] if unreadable else []
     return "; ".join(parts)

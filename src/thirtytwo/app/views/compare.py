@@ -20,7 +20,7 @@ from thirtytwo.app.photos import InputImage
 from thirtytwo.app.problems import plain
 from thirtytwo.errors import ImageError, ThirtytwoError
 from thirtytwo.inference.classifier import Prediction, UnreadableImage
-from thirtytwo.text import CsvWriter, as_markdown
+from thirtytwo.text import CsvWriter, as_markdown, counted
 
 MAX_MODELS = 4
 IMAGES_PER_PAGE = 8
@@ -78,7 +78,7 @@ def _filter_by_agreement(compared: list[Compared], models: int) -> list[Compared
     """Show how often the models agree; return all images, or those where the models differ if the user wants that."""
     agreeing = sum(agree(row) for _, row in compared)
     both = "Both" if models == 2 else f"All {models}"
-    sentence = f"{both} predict the same class for {agreeing} of {len(compared)} images."
+    sentence = f"{both} predict the same class for {agreeing} of {counted(len(compared), 'image')}."
     st.markdown(f"**{sentence}**")
     announce(sentence)
     if 0 < agreeing < len(compared) and st.toggle("Only where they differ", key="differing"):

@@ -36,7 +36,8 @@ def show() -> None:
         return
     reviews.name_in_address(checked.identity)
     show_findings(checked)
-    show_review(checked)
+    if checked.review.diagnosis.subject is not None:
+        show_review(checked)
 
 
 def _reopen() -> None:

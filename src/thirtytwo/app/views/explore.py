@@ -224,7 +224,7 @@ def _choose_split(run: RunDir) -> str:
 def _show_accuracy(predictions: Predictions, split: str) -> None:
     correct, count = int(predictions.correct.sum()), len(predictions.truth)
     st.metric(
-        f"Accuracy on {count:,} images ({as_markdown(split)})",
+        f"Accuracy on {counted(count, 'image')} ({as_markdown(split)})",
         percent(correct / count),
         f"95\u00a0% interval {interval(wilson(correct, count))}",
         delta_color="off",

@@ -23,7 +23,10 @@ _LONGEST = 600
 
 
 def show_findings(checked: CheckedData) -> None:
-    """Show the findings of each check, most severe first: why they matter, what was found and what to do."""
+    """Show the findings of each check, most severe first: why they matter, what was found and what to do.
+
+    Errors are open, as nothing else says why the data cannot be used.
+    """
     diagnosis = checked.review.diagnosis
     st.header("Findings", anchor=False)
     st.markdown(f"**{as_markdown(diagnosis.spec)}**: {as_markdown(verdict(diagnosis))}")
@@ -31,7 +34,7 @@ def show_findings(checked: CheckedData) -> None:
     for check, findings in by_check(diagnosis.findings).items():
         severity, amount = findings[0].severity, extent(findings)
         heading = f"{capitalized(severity)}: {title_of(check, findings)}" + (f", {amount}" if amount else "")
-        with st.expander(as_markdown(heading), icon=_ICONS[severity]):
+        with st.expander(as_markdown(heading), expanded=severity == "error", icon=_ICONS[severity]):
             _show_section(check, findings, diagnosis.subject, checked.images.get(check.code, ""))
             for place in checked.places.get(check.code, ()):
                 if diagnosis.subject is not None:

@@ -250,7 +250,7 @@ def _show_taught(entry: Entry, project: Project, result: Result, number: int, *,
     metrics = _estimated(result)
     if metrics is not None:
         with st.expander("Metrics", expanded=expanded):
-            st.caption(as_markdown(f"{how_estimated(result).capitalize()}. It was not measured on a test set."))
+            st.caption(as_markdown(f"{how_estimated(result.count).capitalize()}. It was not measured on a test set."))
             st.html(metrics_table(metrics, TAUGHT_METRICS))
     card = taught_card(project, result, info_of(entry), metrics)
     with st.expander("Model card", expanded=expanded):

@@ -218,7 +218,7 @@ def _show_checked(checked: _Checked) -> None:
     """Show what the check found."""
     st.header("Data", anchor=False)
     found = checked.survey
-    st.markdown(as_markdown(f"{checked.spec}: {found.images:,} images of {found.classes:,} classes."))
+    st.markdown(as_markdown(f"{checked.spec}: {counted(found.images, 'image')} of {found.classes:,} classes."))
     if checked.problem:
         st.error(as_markdown(checked.problem), icon=":material/error:")
         return

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from thirtytwo.doctor.base import CHECKS, Check, Finding
 from thirtytwo.doctor.subject import Subject
 from thirtytwo.evaluation.metrics import wilson
-from thirtytwo.text import points
+from thirtytwo.text import counted, points
 
 ASSUMED_ACCURACY = 0.9
 WIDE, TOO_WIDE = 0.025, 0.05
@@ -35,8 +35,8 @@ class SmallTest(Check):
         half = half_width(len(test))
         if half >= WIDE:
             yield self.finding(
-                f"The test set has {len(test)} images: an accuracy of {100 * ASSUMED_ACCURACY:.0f} % is measured to "
-                f"±{points(half, 1, signed=False)} (95 % interval).",
+                f"The test set has {counted(len(test), 'image')}: an accuracy of {100 * ASSUMED_ACCURACY:.0f} % is "
+                f"measured to ±{points(half, 1, signed=False)} (95 % interval).",
                 severity="warning" if half >= TOO_WIDE else "note",
                 images=len(test),
             )
