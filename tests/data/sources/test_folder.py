@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from thirtytwo.data.load import load_dataset
-from thirtytwo.errors import DataError, ImageError, UnknownNameError
+from thirtytwo.errors import ArgumentError, DataError, ImageError, UnknownNameError
 
 SPLIT = {"train/cat": 4, "train/dog": 4, "val/cat": 1, "val/dog": 1, "test/cat": 2, "test/dog": 2}
 
@@ -179,9 +179,12 @@ def test_options_belong_to_tables_only(make, tmp_path):
         load_dataset(f"{root}?label=x")
 
 
-@pytest.mark.parametrize(("options", "message"), [({"image_size": 4}, "4"), ({"resize": "stretch"}, "stretch")])
-def test_sizes_and_rules_that_there_are_not(make, options, message, tmp_path):
-    with pytest.raises(DataError, match=message):
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [({"image_size": 4}, DataError, "4"), ({"resize": "stretch"}, ArgumentError, "stretch")],
+)
+def test_sizes_and_rules_that_there_are_not(make, options, error, message, tmp_path):
+    with pytest.raises(error, match=message):
         load_dataset(str(make.tree(tmp_path, SPLIT)), **options)
 
 
