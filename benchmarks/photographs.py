@@ -75,25 +75,25 @@ def main() -> int:
     content: dict[str, Any] = {}
     if options.out.is_file():
         content = json.loads(options.out.read_text(encoding="utf-8"))
-    content |= {
-        "what": __doc__.splitlines()[0],
-        "data": options.folder.resolve().name,
-        "date": datetime.now(UTC).date().isoformat(),
-        "hardware": describe_machine(torch.device("cpu")),
-    }
+    content |= {"what": __doc__.splitlines()[0], "data": options.folder.resolve().name}
     seeds = [int(seed) for seed in options.seeds.split(",")]
     for part in options.parts.split(","):
         if part == "throughput":
-            content[part] = throughput(options.folder)
+            content[part] = throughput(options.folder) | where_and_when()
             write_json(options.out, content)
             continue
         runs = content.setdefault(part, {}).setdefault("runs", [])
         for seed in seeds:
             if all(run["seed"] != seed for run in runs):
                 runs.append(train_once(options.folder, part, seed, timed=not options.untimed))
-                content[part] |= summary(runs)
+                content[part] |= summary(runs) | where_and_when()
                 write_json(options.out, content)
     return 0
+
+
+def where_and_when() -> dict[str, Any]:
+    """The machine and the date of a part, since parts may be measured on several machines."""
+    return {"hardware": describe_machine(torch.device("cpu")), "date": datetime.now(UTC).date().isoformat()}
 
 
 def train_once(folder: Path, part: str, seed: int, *, timed: bool) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Any, Literal, get_args, get_origin
 
 import classic_table
 import typer
-from result_tables import read_results
+from result_tables import measured_on, read_results
 
 import thirtytwo
 from thirtytwo.cli.main import app
@@ -68,7 +68,6 @@ had pauses or others beside them, so they would take less time alone: the head o
 
 def _of_photographs() -> list[str]:
     result, rows = read_results("photographs"), []
-    place = f"{result['hardware']['cores']} cores of {result['hardware']['cpu']}, {result['date']}"
     for part, what in PHOTOGRAPHS.items():
         if part in result:
             runs = result[part]
@@ -80,7 +79,7 @@ def _of_photographs() -> list[str]:
                 str(runs["n"]),
                 duration(runs["seconds"]["total"]),
             ]
-            rows.append(_row(*cells, place))
+            rows.append(_row(*cells, measured_on(runs)))
     return rows
 
 
@@ -119,11 +118,11 @@ def _of_cifar() -> list[str]:
 
 def _of_accuracy(recipe: str, title: str, result: dict[str, Any]) -> str:
     """A row from a result of `benchmarks/accuracy.py`."""
-    run, hardware = result["runs"][0], result["runs"][0]["hardware"]
+    run = result["runs"][0]
     ends = interval(run["accuracy"]["ci95"], digits=1) if result["n"] == 1 else ""
-    place = f"{hardware['gpu'] or '{} cores of {}'.format(hardware['cores'], hardware['cpu'])}, {run['date']}"
     accuracy = _accuracy(result["summary"]["accuracy"]["mean"], ends)
-    return _row(f"`{recipe}`", title, accuracy, str(result["n"]), duration(run["seconds_train"]), place)
+    took = duration(run["seconds_train"])
+    return _row(f"`{recipe}`", title, accuracy, str(result["n"]), took, measured_on(run))
 
 
 def _accuracy(value: float, spread: str) -> str:

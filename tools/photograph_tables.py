@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from result_tables import read_results
+from result_tables import measured_on, read_results
 
 from thirtytwo.text import duration, interval, percent
 
@@ -44,8 +44,8 @@ def photographs() -> str:
     """Accuracy, time and memory of training, and its throughput beside a plain script's."""
     result = read_results("photographs")
     lines = [
-        "| data | trained on | test accuracy | start to report | peak memory |",
-        "| --- | --- | --- | --- | --- |",
+        "| data | trained on | test accuracy | start to report | peak memory | hardware, date |",
+        "| --- | --- | --- | --- | --- | --- |",
     ]
     for part, what in RUNS.items():
         if part in result:
@@ -57,20 +57,21 @@ def photographs() -> str:
                 f"{_accuracy(runs)} of {first['n_test']}",
                 duration(runs["seconds"]["total"]),
                 f"{runs['peak_memory_mb'] / 1000:.1f} GB",
+                measured_on(runs),
             ]
             lines.append(f"| {' | '.join(cells)} |")
-    hardware, text = result["hardware"], ""
+    text = ""
     if "throughput" in result:
         speeds, rounds = result["throughput"], len(result["throughput"]["rounds"]["plain"])
         text = f"""
 Training steps of the recipe process {speeds["images_per_second"]["thirtytwo"]:.1f} images a second; those of a plain
 PyTorch script with a DataLoader, torchvision's transforms and timm's network, which trains the same layers,
 {speeds["images_per_second"]["plain"]:.1f}: ratio {speeds["ratio"]:.2f}, medians of {rounds} rounds in alternation,
-steps of {speeds["batch_size"]} images."""
+steps of {speeds["batch_size"]} images. {measured_on(speeds)}."""
     return f"""{chr(10).join(lines)}
 
 One view of each image. Where n > 1, the mean over n seeds with its range; with n = 1, the 95 % interval. Times are
-those of runs that had the machine to themselves. {hardware["cores"]} cores of {hardware["cpu"]}, {result["date"]}.
+those of runs that had the machine to themselves.
 {text}
 """
 

@@ -348,6 +348,12 @@ def read_results(name: str) -> dict[str, Any]:
     return result
 
 
+def measured_on(result: dict[str, Any]) -> str:
+    """The machine and the date of a result that has its `hardware`."""
+    hardware = result["hardware"]
+    return f"{hardware['gpu'] or '{} cores of {}'.format(hardware['cores'], hardware['cpu'])}, {result['date']}"
+
+
 def _same(runs: list[dict[str, Any]], key: str) -> str:
     return " or ".join(f"{value:,}" for value in sorted({run[key] for run in runs}))
 
