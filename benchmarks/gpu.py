@@ -72,6 +72,7 @@ SWEEP: dict[str, dict[str, Any]] = {
     "fast": {},
     "short": SHORT,
     "short, 7 epochs": SHORT | {"schedule.epochs": 7},
+    "hardest 75 %, 7 epochs": {"train.selection.share": 0.75, "schedule.warmup": 0.05, "schedule.epochs": 7},
     "short, 32 pixels later": LATER,
     "half": HALF,
     "half, hardest 60 %": HALF | {"train.selection.share": 0.6},
