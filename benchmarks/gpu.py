@@ -65,6 +65,7 @@ SHORT: dict[str, Any] = {
     "schedule.warmup": 0.05,
     "schedule.epochs": 6,
 }
+HARDEST: dict[str, Any] = {"train.selection.share": 0.75, "schedule.warmup": 0.05}
 LATER: dict[str, Any] = SHORT | {LATE: [{"size": 20, "until": 0.3}, {"size": 24, "until": 0.65}]}
 THIN = _network(*GROUPS[:2], GROUPS[2] | {"body_width": 256})
 HALF = LATER | THIN
@@ -72,7 +73,8 @@ SWEEP: dict[str, dict[str, Any]] = {
     "fast": {},
     "short": SHORT,
     "short, 7 epochs": SHORT | {"schedule.epochs": 7},
-    "hardest 75 %, 7 epochs": {"train.selection.share": 0.75, "schedule.warmup": 0.05, "schedule.epochs": 7},
+    "hardest 75 %, 7 epochs": HARDEST | {"schedule.epochs": 7},
+    "hardest 75 %, 6 epochs": HARDEST | {"schedule.epochs": 6},
     "short, 32 pixels later": LATER,
     "half": HALF,
     "half, hardest 60 %": HALF | {"train.selection.share": 0.6},
