@@ -75,6 +75,7 @@ SWEEP: dict[str, dict[str, Any]] = {
     "short, 7 epochs": SHORT | {"schedule.epochs": 7},
     "hardest 75 %, 7 epochs": HARDEST | {"schedule.epochs": 7},
     "hardest 75 %, 6 epochs": HARDEST | {"schedule.epochs": 6},
+    "hardest 75 %, 5 epochs": HARDEST | {"schedule.epochs": 5},
     "short, 32 pixels later": LATER,
     "half": HALF,
     "half, hardest 60 %": HALF | {"train.selection.share": 0.6},
