@@ -571,6 +571,43 @@ def test_memory_kept_for_the_next_step_is_released_after_training() -> None:
     assert done.returncode == 0, done.stderr
 
 
+BEFORE_TRAINING = """
+import psutil, torch
+from pathlib import Path
+from thirtytwo.process import own_process
+from thirtytwo.rundir import RunDir
+from thirtytwo.training.fit import fit
+from thirtytwo.workflows.prepare import prepare
+
+def resident():
+    return psutil.Process().memory_info().rss / 2**20
+
+def measure(row):
+    sizes.append(resident())
+    return False
+
+sizes = []
+with own_process():
+    changes = {"schedule.epochs": 2, "schedule.batch_size": 50}
+    plan = prepare("cifar10", "textbook-cnn", changes, "cpu", Path(DATA))
+    buffers = [torch.ones(2**18) for _ in range(600)]  # 600 MiB
+    kept = buffers[-1]
+    del buffers
+    before = resident()
+    fit(plan.recipe, plan.parts.train, plan.parts.val, RunDir.create(RUN), plan.hardware, should_stop=measure)
+assert len(sizes) == 2
+assert sizes[0] < before - 200, (before, sizes)
+"""
+
+
+@pytest.mark.long
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's allocator")
+def test_memory_that_was_freed_before_training_does_not_add_to_it(noise_cifar: Path, tmp_path: Path) -> None:
+    script = f"DATA, RUN = {str(noise_cifar)!r}, {str(tmp_path / 'run')!r}{BEFORE_TRAINING}"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.long
 def test_other_threads_can_print_during_export(
     finished: Run, again: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

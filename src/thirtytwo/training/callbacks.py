@@ -23,7 +23,7 @@ from thirtytwo.io import atomic_write
 from thirtytwo.progress import Bar, open_bar
 from thirtytwo.rundir import RunDir
 from thirtytwo.text import duration, for_terminal, percent
-from thirtytwo.training.hardware import UsageMeter
+from thirtytwo.training.hardware import UsageMeter, release_freed_memory
 from thirtytwo.training.module import ClassifierModule
 from thirtytwo.training.processes import current
 from thirtytwo.training.tracking import Trackers
@@ -47,6 +47,8 @@ PLAIN_LINE_SECONDS = 30.0
 BAR_SECONDS = 0.5
 EPOCH_LINE_SECONDS = 1.0
 """Least time between two lines of epochs that are not the first or the last."""
+RELEASE_SECONDS = 20.0
+"""Least time between two releases of freed memory; the step after one takes some tenths of a second longer."""
 
 
 class HistoryCallback(lightning.Callback):
@@ -247,6 +249,22 @@ def _metrics(row: Mapping[str, float]) -> str:
         parts.append(f"validation {percent(row['val_accuracy'])}")
     parts += [f"{row['images_per_second']:,.0f} images/s", duration(row["seconds"])]
     return "  ".join(parts)
+
+
+class MemoryRelease(lightning.Callback):
+    """Gives freed memory back to the system before the first step, and from time to time between epochs.
+
+    It is in pieces, left by reading the data or by steps on smaller images, that a larger step may find no room in: it
+    would add to the memory of training, and more so from epoch to epoch.
+    """
+
+    def __init__(self) -> None:
+        self._last = -math.inf
+
+    def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        if time.perf_counter() - self._last >= RELEASE_SECONDS:
+            release_freed_memory()
+            self._last = time.perf_counter()
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):

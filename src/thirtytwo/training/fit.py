@@ -27,6 +27,7 @@ from thirtytwo.training.batches import TrainingBatches
 from thirtytwo.training.callbacks import (
     AtomicCheckpointIO,
     HistoryCallback,
+    MemoryRelease,
     MovableCheckpoint,
     ResumableEarlyStopping,
 )
@@ -147,7 +148,8 @@ def fit(
     """
     loop, batches, mean, std = build_training(recipe, train, hardware, initialized)
     ema = EMA(loop.net, recipe.train.ema) if recipe.train.ema else None
-    callbacks = [callback for callback in (ema, loop.plateau) if callback is not None]
+    callbacks: list[lightning.Callback] = [callback for callback in (ema, loop.plateau) if callback is not None]
+    callbacks += [MemoryRelease()] if hardware.device.type == "cpu" else []
     val_batches = ValidationBatches(*to_device(val, hardware.device), mean, std) if val is not None else None
     folding = isinstance(loop, TransferModule) and not hardware.compile
     with (
