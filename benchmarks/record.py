@@ -269,6 +269,9 @@ class Worker:
         words += ["--cores", options.cores] if options.cores is not None else []
         words += ["--tiny"] if options.tiny else []
         self._process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def wait(self) -> None:
+        """Wait until the process can take steps."""
         about = self._read()
         self.stages = [Stage(**stage) for stage in about["stages"]]
         self.flops: dict[str, int] = about["flops"]
@@ -296,7 +299,7 @@ class Worker:
 
 
 def take_steps(options: argparse.Namespace) -> int:
-    """Be the process of a `Worker`: describe the side, then take the steps that each line of standard input asks for."""
+    """Be the process of a `Worker`: describe the side, then take the steps that lines of standard input ask for."""
     answers, sys.stdout = sys.stdout, sys.stderr  # what libraries print is no answer
     one = side(candidate(options.names[0], options), options)
     about = {"stages": [asdict(stage) for stage in one.stages], "flops": {s.name: flops_of(one, s) for s in one.stages}}
@@ -312,6 +315,8 @@ def measure_steps(options: argparse.Namespace) -> int:
     given = list(dict.fromkeys([*PORTS, *(options.names or ["fast"])]))
     candidates = [candidate(name, options) for name in given]
     sides = {one.name: Worker(name, options) for one, name in zip(candidates, given, strict=True)}
+    for started in sides.values():
+        started.wait()
     seconds: dict[str, dict[str, list[float]]] = {
         name: {stage.name: [] for stage in one.stages} for name, one in sides.items()
     }

@@ -58,8 +58,7 @@ def record_steps() -> str:
     if not measured:
         return NOTHING
     lines = [
-        "| data | training | steps | seconds of a step | whole training | of airbench94's time | of its time keeping memory "
-        "| PFLOP |",
+        "| data | training | steps | seconds of a step | all steps | airbench94's time | keeping memory | PFLOP |",
         "| --- | --- | ---: | --- | ---: | ---: | ---: | ---: |",
     ]
     for result in measured:
@@ -67,7 +66,8 @@ def record_steps() -> str:
             steps = ", ".join(f"{stage}: {value:.2f}" for stage, value in side["seconds_per_step"].items())
             cells = [result["data"], _name(name), f"{sum(side['steps'].values())} of {side['batch_size']:,}", steps]
             cells += [f"{side['seconds'] / 60:.1f} min", _ratio(side, "ratio"), _ratio(side, "ratio_keeping")]
-            lines.append(f"| {' | '.join([*cells, f'{side["pflop"]:.3f}'])} |")
+            cells += [f"{side['pflop']:.3f}"]
+            lines.append(f"| {' | '.join(cells)} |")
     places = " ".join(f"{result['data']}: {_rounds(result)}." for result in measured)
     return "\n".join([*lines, "", places]) + "\n"
 
