@@ -7,11 +7,13 @@ NAME is `airbench94` (`benchmarks/airbench.py`), a bundled recipe, a recipe file
 `SWEEP` of `benchmarks/gpu.py`; `--set KEY=VALUE` changes each of them further. `--cores 0,1` keeps the process on these
 cores.
 
-`steps` measures training steps of all names in turns in one process, with airbench94 among them, and multiplies the
-median of each stage by the number of its steps in a training on all 50,000 images. A stage is a resolution, with the
-bias of the stem trained or not. Timed: augmentation, forward and backward pass, optimizer. Not timed: imports, reading
-data, building the network, the first step of each stage, which also counts the FLOPs. The result is
-`results/record-steps-<data>.json`, written again after each round.
+`steps` measures training steps of all names in turns, each name in its own process, with airbench94 among them, and
+multiplies the median of each stage by the number of its steps in a training on all 50,000 images. A stage is a
+resolution, with the bias of the stem trained or not. Timed: augmentation, forward and backward pass, optimizer. Not
+timed: imports, reading data, building the network, the first step of each stage, which also counts the FLOPs. The
+result is `results/record-steps-<data>.json`, written again after each round.
+airbench94 is there twice: with the memory of PyTorch as it is, and keeping freed memory as thirtytwo does, which saves
+page faults (Linux with glibc only).
 
 `train` trains once for each seed and writes `results/record-<data>-<name>.json` after each of them: accuracy of one
 view and with test-time augmentation, seconds, FLOPs, hardware, versions, hash of the source. Seeds that are there
@@ -33,11 +35,12 @@ import os
 import re
 import shutil
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -50,7 +53,8 @@ RESULTS = HERE / "results"
 SOURCE = HERE.parent / "src" / "thirtytwo"
 TRAINING = ("augment", "config", "data", "evaluation/scoring.py", "models", "tensors.py", "training")
 """What of the source decides how a training goes; its hash is in the results."""
-PORT = "airbench94"
+PORT, KEEPING = "airbench94", "airbench94, keeping freed memory"
+PORTS = (PORT, KEEPING)
 ALL_IMAGES: dict[str, Any] = {"data.val_fraction": 0.0}
 
 
@@ -102,12 +106,12 @@ def main() -> int:
     from thirtytwo.process import own_process
 
     with own_process():  # with the command line's allocator setting
-        return {"steps": measure_steps, "train": train_seeds}[options.what](options)
+        return {"steps": measure_steps, "train": train_seeds, "side": take_steps}[options.what](options)
 
 
 def parse(words: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", nargs="?", choices=("steps", "train"), default="steps")
+    parser.add_argument("what", nargs="?", choices=("steps", "train", "side"), default="steps", metavar="steps | train")
     parser.add_argument("names", nargs="*", metavar="NAME", help="fast by default")
     parser.add_argument("--data", choices=("cifar10", "cifar100"), default="cifar10")
     parser.add_argument("--data-root", default=os.environ.get("THIRTYTWO_DATA"))
@@ -127,16 +131,16 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
         parser.error("--val and --final exclude each other: with --final there are no validation images")
     if options.name and len(options.names) > 1:
         parser.error("--name is for one NAME")
-    if options.what == "train" and len(options.names) > 1:
-        parser.error("train takes one NAME")
+    if options.what != "steps" and len(options.names) > 1:
+        parser.error(f"{options.what} takes one NAME")
     return options
 
 
 def candidate(name: str, options: argparse.Namespace) -> Candidate:
     from thirtytwo.config.resolve import parse_overrides
 
-    if name == PORT:
-        return Candidate(PORT, None, {})
+    if name in PORTS:
+        return Candidate(name, None, {})
     recipe, changes = ("fast", SWEEP[name]) if name in SWEEP else (name, {})
     changes = {**changes, **parse_overrides(options.set)}
     if options.tiny:
@@ -244,33 +248,98 @@ def stages(total: int, size_at: Callable[[int], int], trains_stem: Callable[[int
 
 
 def side(chosen: Candidate, options: argparse.Namespace) -> Side:
+    if chosen.name == KEEPING:
+        from thirtytwo.training.hardware import keep_freed_memory
+
+        keep_freed_memory()
     return Port(options) if chosen.recipe is None else Product(chosen, options)
+
+
+class Worker:
+    """A side in its own process: what it does to memory, threads and PyTorch is not done to the others.
+
+    Args:
+        name: the NAME.
+        options: those of this process.
+    """
+
+    def __init__(self, name: str, options: argparse.Namespace) -> None:
+        words = [sys.executable, __file__, "side", name, "--data", options.data, "--data-root", str(options.data_root)]
+        words += [word for change in options.set for word in ("--set", change)]
+        words += ["--cores", options.cores] if options.cores is not None else []
+        words += ["--tiny"] if options.tiny else []
+        self._process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def wait(self) -> None:
+        """Wait until the process can take steps."""
+        about = self._read()
+        self.stages = [Stage(**stage) for stage in about["stages"]]
+        self.flops: dict[str, int] = about["flops"]
+        self.batch_size: int = about["batch_size"]
+        self.precision: str = about["precision"]
+
+    def seconds(self, place: int, steps: int) -> float:
+        """Mean seconds of a step of the stage at `place`."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps([place, steps]) + "\n")
+        self._process.stdin.flush()
+        return float(self._read()["seconds"])
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.communicate()
+
+    def _read(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise SystemExit(f"record.py: the process of a side ended with {self._process.wait()}")
+        found: dict[str, Any] = json.loads(line)
+        return found
+
+
+def take_steps(options: argparse.Namespace) -> int:
+    """Be the process of a `Worker`: describe the side, then take the steps that lines of standard input ask for."""
+    answers, sys.stdout = sys.stdout, sys.stderr  # what libraries print is no answer
+    one = side(candidate(options.names[0], options), options)
+    about = {"stages": [asdict(stage) for stage in one.stages], "flops": {s.name: flops_of(one, s) for s in one.stages}}
+    print(json.dumps(about | {"batch_size": one.batch_size, "precision": one.precision}), file=answers, flush=True)
+    for line in sys.stdin:
+        place, steps = json.loads(line)
+        print(json.dumps({"seconds": seconds_of(one, one.stages[place], steps)}), file=answers, flush=True)
+    return 0
 
 
 def measure_steps(options: argparse.Namespace) -> int:
     """Time steps of each name and of airbench94 in turns; write what they make of a whole training."""
-    candidates = [candidate(name, options) for name in dict.fromkeys([PORT, *(options.names or ["fast"])])]
-    sides = {one.name: side(one, options) for one in candidates}
-    flops = {name: {stage.name: flops_of(one, stage) for stage in one.stages} for name, one in sides.items()}
+    given = list(dict.fromkeys([*PORTS, *(options.names or ["fast"])]))
+    candidates = [candidate(name, options) for name in given]
+    sides = {one.name: Worker(name, options) for one, name in zip(candidates, given, strict=True)}
+    for started in sides.values():
+        started.wait()
     seconds: dict[str, dict[str, list[float]]] = {
         name: {stage.name: [] for stage in one.stages} for name, one in sides.items()
     }
     out = options.out / f"record-steps-{options.data}.json"
     for number in range(options.rounds):
         for name in sides if number % 2 == 0 else reversed(sides):
-            for stage in sides[name].stages:
-                seconds[name][stage.name].append(seconds_of(sides[name], stage, options.steps))
-        found = {name: _projected(one, seconds[name], flops[name]) for name, one in sides.items()}
+            for place, stage in enumerate(sides[name].stages):
+                seconds[name][stage.name].append(sides[name].seconds(place, options.steps))
+        found = {name: _projected(one, seconds[name]) for name, one in sides.items()}
         for one in found.values():
-            pairs = list(zip(one["training_seconds"], found[PORT]["training_seconds"], strict=True))
-            one["ratio"] = round(statistics.median(own / port for own, port in pairs), 4)
-            one["ratio_range"] = [round(pick(own / port for own, port in pairs), 4) for pick in (min, max)]
+            for key, port in (("ratio", PORT), ("ratio_keeping", KEEPING)):
+                pairs = list(zip(one["training_seconds"], found[port]["training_seconds"], strict=True))
+                ratios = [own / other for own, other in pairs]
+                one[key] = round(statistics.median(ratios), 4)
+                one[f"{key}_range"] = [round(min(ratios), 4), round(max(ratios), 4)]
         recipes = {one.name: {"recipe": one.recipe, "changes": one.changes} for one in candidates}
         write(
             out, {"kind": "steps", "data": options.data, "n": number + 1, "sides": found, "recipes": recipes}, options
         )
-        shown = {name: (round(one["seconds"]), one["ratio"]) for name, one in found.items()}
-        print(f"round {number + 1}: seconds of a training and ratio to {PORT}: {shown}", flush=True)
+        shown = {name: (round(one["seconds"]), one["ratio"], one["ratio_keeping"]) for name, one in found.items()}
+        print(f"round {number + 1}: seconds of a training, ratios to {PORT}, as it is and keeping memory: {shown}")
+    for one in sides.values():
+        one.close()
     return 0
 
 
@@ -292,7 +361,7 @@ def flops_of(one: Side, stage: Stage) -> int:
     return int(counter.get_total_flops())
 
 
-def _projected(one: Side, seconds: dict[str, list[float]], flops: dict[str, int]) -> dict[str, Any]:
+def _projected(one: Worker, seconds: dict[str, list[float]]) -> dict[str, Any]:
     """Seconds of a whole training in each round, and their median."""
     counts = {stage.name: stage.count for stage in one.stages}
     rounds = list(zip(*seconds.values(), strict=True))
@@ -306,7 +375,7 @@ def _projected(one: Side, seconds: dict[str, list[float]], flops: dict[str, int]
         "images_per_second": {name: round(one.batch_size / value, 1) for name, value in medians.items()},
         "batch_size": one.batch_size,
         "precision": one.precision,
-        "flops": (total := sum(counts[name] * value for name, value in flops.items())),
+        "flops": (total := sum(counts[name] * value for name, value in one.flops.items())),
         "pflop": round(total / 1e15, 4),
     }
 

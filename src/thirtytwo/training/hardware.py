@@ -91,7 +91,7 @@ def choose_hardware(settings: TrainSettings, device: str) -> Hardware:
     ]
     choices.append(Choice("threads", str(threads), why_threads))
     if resolved.type == "cpu" and is_own_process():
-        choices += _keep_freed_memory()
+        choices += keep_freed_memory()
     return Hardware(resolved, precision, channels_last, compile_it, threads, tuple(choices))
 
 
@@ -158,7 +158,7 @@ def _choose_precision(wanted: str, device: torch.device) -> tuple[torch.dtype, s
     return torch.float32, "this CPU has no bfloat16 instructions"
 
 
-def _keep_freed_memory() -> list[Choice]:
+def keep_freed_memory() -> list[Choice]:
     """Configure glibc to keep freed memory, since every training step allocates the same buffers again."""
     if not sys.platform.startswith("linux"):
         return []
