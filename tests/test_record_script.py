@@ -164,7 +164,7 @@ def steps(record: ModuleType, noise_cifar: Path, tmp_path_factory: pytest.TempPa
     return out / "record-steps-cifar10.json"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_steps(steps: Path) -> None:
     found = read(steps)
     ports = ["airbench94", "airbench94, keeping freed memory"]
@@ -277,7 +277,7 @@ def test_costs(noise_cifar: Path, tmp_path: Path) -> None:
     assert "convolutions, backward" in found["train"]["costs"]["the steps of a training"]["seconds"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.usefixtures("on_path")
 def test_tables_state_what_was_measured(
     record: ModuleType, steps: Path, noise_cifar: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -152,6 +152,16 @@ def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
         raise ArgumentError(f"{name} must be one of {', '.join(map(repr, choices))}; found {value!r}.")
 
 
+def check_least(name: str, value: int | None, least: int = 1) -> None:
+    """Check that an argument of a function is at least `least`, or None.
+
+    Raises:
+        ArgumentError: it is less.
+    """
+    if value is not None and value < least:
+        raise ArgumentError(f"{name} must be at least {least}; found {value}.")
+
+
 def require(module: str, extra: str) -> ModuleType:
     """Import and return an optional dependency.
 

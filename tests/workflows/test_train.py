@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -30,6 +31,7 @@ from thirtytwo.cli.main import run_command
 from thirtytwo.config.resolve import read_recipe
 from thirtytwo.data.load import load_dataset
 from thirtytwo.errors import (
+    ArgumentError,
     DataError,
     DivergedError,
     ExportError,
@@ -46,7 +48,7 @@ from thirtytwo.training.module import ClassifierModule
 from thirtytwo.workflows.evaluate import evaluate
 from thirtytwo.workflows.finish import Run
 from thirtytwo.workflows.report import write_report
-from thirtytwo.workflows.train import train
+from thirtytwo.workflows.train import find_lr, train
 
 METRICS = [
     "dataset",
@@ -497,6 +499,22 @@ def test_refused_before_anything_is_written(
         train("digits", recipe="digits", overrides=overrides | more, run=tmp_path / "run", device="cpu", show=False)
     assert all(name in str(caught.value) for name in named)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        train,
+        thirtytwo.tune,
+        find_lr,
+        partial(thirtytwo.train_seeds, seeds=[0]),
+        partial(thirtytwo.train_folds, folds=2),
+    ],
+    ids=["train", "tune", "find_lr", "seeds", "folds"],
+)
+def test_a_limit_of_no_training_images_is_refused(call: Callable[..., Any]) -> None:
+    with pytest.raises(ArgumentError, match="limit_train must be at least 1; found 0"):
+        call("digits", recipe="digits", limit_train=0)
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from thirtytwo.errors import (
     RunError,
     UnknownNameError,
     check_choice,
+    check_least,
     did_you_mean,
 )
 from thirtytwo.images.decode import load_image
@@ -143,8 +144,8 @@ class Classifier:
     """
 
     def __init__(self, path: Path | str, *, threads: int | None = None, batches: int = 1) -> None:
-        _check_least("batches", batches)
-        _check_least("threads", threads, 0)
+        check_least("batches", batches)
+        check_least("threads", threads, 0)
         self.path = Path(path)
         self._threads = threads or cpu_count(MOST_THREADS)
         self._batches = min(batches, self._threads)
@@ -215,7 +216,7 @@ class Classifier:
         At most `batch` images, at least 1, are in one run of the model, by default as many as bound its memory.
         """
         _check_options(top, tta)
-        _check_least("batch", batch)
+        check_least("batch", batch)
         size = max(1, min(batch or _BATCH, self.largest_batch) // self._batches)
         return self._classify_batches(self._decode_ahead(images), size, top, tta)
 
@@ -262,7 +263,7 @@ class Classifier:
         self, pixels: npt.NDArray[np.uint8], outputs: Sequence[str] = REQUIRED_OUTPUTS, size: int | None = None
     ) -> dict[str, npt.NDArray[Any]]:
         """Like `run` for any number of images but none, in batches of at most `size`, by default by their pixels."""
-        _check_least("size", size)
+        check_least("size", size)
         size = size or min(_BATCH, self.largest_batch)
         parts = [
             self.run(np.ascontiguousarray(pixels[start : start + size]), outputs)
@@ -495,13 +496,8 @@ def as_iterable(images: ImageLike | Iterable[ImageLike]) -> Iterable[ImageLike]:
 def _check_options(top: int, tta: Tta) -> None:
     if not isinstance(top, int | np.integer):
         raise ArgumentError(f"top must be an integer of at least 1; found {top!r}.")
-    _check_least("top", top)
+    check_least("top", top)
     check_choice("tta", tta, get_args(Tta))
-
-
-def _check_least(name: str, value: int | None, least: int = 1) -> None:
-    if value is not None and value < least:
-        raise ArgumentError(f"{name} must be at least {least}; found {value}.")
 
 
 def _validate_pixels(pixels: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from thirtytwo.errors import RecipeError
+from thirtytwo.errors import RecipeError, check_least
 from thirtytwo.predictions import Predictions
 from thirtytwo.report.seeds import read_summary
 from thirtytwo.run_paths import OUT_OF_FOLD, holds_seeds
@@ -81,6 +81,7 @@ def train_folds(
         KeyboardInterrupt: interrupted; continue with `resume`.
     """
     data = os.fspath(data)
+    check_least("limit_train", limit_train)
     settings = {"seed": seed, "schedule.epochs": epochs, "data.limit_train": limit_train}
     changes = with_settings(overrides, settings)
     for key in _NOT_SET:

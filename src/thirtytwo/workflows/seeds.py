@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from thirtytwo.errors import RecipeError
+from thirtytwo.errors import RecipeError, check_least
 from thirtytwo.workflows.finish import Run
 from thirtytwo.workflows.records import progress_logger
 from thirtytwo.workflows.series import Series, open_directory, resume_series, train_each
@@ -64,6 +64,7 @@ def train_seeds(
         KeyboardInterrupt: interrupted; continue with `resume`.
     """
     data = os.fspath(data)
+    check_least("limit_train", limit_train)
     changes = with_settings(overrides, {"schedule.epochs": epochs, "data.limit_train": limit_train})
     if "seed" in changes:
         raise RecipeError("'seed' is set to one value, and several seeds were given.", "Omit one of the two.")

@@ -13,7 +13,7 @@ from typing import Any
 from thirtytwo.config.recipe import Recipe
 from thirtytwo.config.recommend import SMALL
 from thirtytwo.config.resolve import seed_of
-from thirtytwo.errors import ThirtytwoError
+from thirtytwo.errors import ThirtytwoError, check_least
 from thirtytwo.evaluation.evaluators import evaluators
 from thirtytwo.run_paths import default_path
 from thirtytwo.rundir import RunDir
@@ -96,6 +96,7 @@ def train(
         SystemExit: the training ended, and this is not the first of its processes, in which this returns.
     """
     data = os.fspath(data)
+    check_least("limit_train", limit_train)
     settings = {"seed": seed, "schedule.epochs": epochs, "data.limit_train": limit_train, "data.group_by": group_by}
     settings["data.fix_plan"] = None if fix_plan is None else str(fix_plan)
     settings["transfer.pretrained"] = None if pretrained is None else str(pretrained)
@@ -271,6 +272,7 @@ def find_lr(
     Returns:
         The loss at each learning rate with the suggestion, and the resolved recipe.
     """
+    check_least("limit_train", limit_train)
     changes = with_settings(overrides, {"seed": seed, "data.limit_train": limit_train})
     root = Path(data_root) if data_root is not None else None
     chosen = choose_recipe(data, changes, root) if recipe is None else None

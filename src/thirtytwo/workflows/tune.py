@@ -15,7 +15,7 @@ import numpy as np
 from thirtytwo.config.recipe import TUNED, Precision, Recipe
 from thirtytwo.config.recipe import Monitor as Metric
 from thirtytwo.config.resolve import read_recipe, read_recipe_values
-from thirtytwo.errors import RecipeError, RunError, UnknownNameError, did_you_mean
+from thirtytwo.errors import RecipeError, RunError, UnknownNameError, check_least, did_you_mean
 from thirtytwo.io import write_text
 from thirtytwo.report.tuning import Trial, Tuning, write_trials, write_tuning_figures
 from thirtytwo.run_paths import default_path
@@ -118,6 +118,7 @@ def tune(
     """
     data = os.fspath(data)
     _check_arguments(trials, metric, pruner)
+    check_least("limit_train", limit_train)
     named = {"seed": seed, "schedule.epochs": epochs, "data.limit_train": limit_train}
     root = Path(data_root) if data_root is not None else None
     changes = dict(overrides or {}) | {key: value for key, value in named.items() if value is not None}
