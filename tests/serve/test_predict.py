@@ -122,6 +122,13 @@ def test_wrong_top(client: TestClient, make: SimpleNamespace, top: str) -> None:
     assert repr(top) in answer.json()["detail"]
 
 
+def test_repeated_parameter(client: TestClient, make: SimpleNamespace) -> None:
+    answer = client.post("/predict?top=2&top=3", files=make.parts(("a.png", make.image())))
+    assert (answer.status_code, answer.json()["type"]) == (422, "/docs#invalid")
+    assert answer.json()["errors"] == [{"where": "top", "error": "Repeated"}]
+    assert "more than once" in answer.json()["detail"]
+
+
 @pytest.mark.parametrize(("name", "meant"), [("tpo", "'top'"), ("models", "'model'"), ("_", "heatmap, model, top")])
 def test_unknown_parameter(client: TestClient, make: SimpleNamespace, name: str, meant: str) -> None:
     answer = client.post(f"/predict?{name}=2", files=make.parts(("a.png", make.image())))

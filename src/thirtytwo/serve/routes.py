@@ -195,6 +195,9 @@ def _read_parameters(request: Request) -> PredictParameters:
         found = f"The address has the unknown parameter {shorten(unknown[0], 100)!r}."
         errors = [{"where": name, "error": "Unknown parameter"} for name in unknown]
         raise Problem("invalid", f"{found} {did_you_mean(unknown[0], PARAMETERS)}", errors=errors)
+    if repeated := [name for name in given if len(request.query_params.getlist(name)) > 1]:
+        found = f"The address has the parameter {repeated[0]!r} more than once; give it once."
+        raise Problem("invalid", found, errors=[{"where": name, "error": "Repeated"} for name in repeated])
     try:
         return PredictParameters.model_validate(given)
     except ValidationError as error:
