@@ -76,7 +76,8 @@ SWEEP: dict[str, dict[str, Any]] = {
     "hardest 75 %, 7 epochs": HARDEST | {"schedule.epochs": 7},
     "hardest 75 %, 6 epochs": HARDEST | {"schedule.epochs": 6},
     "hardest 75 %, 5 epochs": HARDEST | {"schedule.epochs": 5},
-    "record": HARDEST | {"schedule.epochs": 6, LATE: [{"size": 20, "until": 0.15}, {"size": 24, "until": 0.6}]},
+    "hardest 75 %, 6 epochs, 32 pixels later": HARDEST
+    | {"schedule.epochs": 6, LATE: [{"size": 20, "until": 0.15}, {"size": 24, "until": 0.6}]},
     "short, 32 pixels later": LATER,
     "half": HALF,
     "half, hardest 60 %": HALF | {"train.selection.share": 0.6},
