@@ -27,6 +27,7 @@ import importlib
 import re
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
+from operator import index
 from types import ModuleType
 
 _MOST_NAMES = 50
@@ -153,12 +154,18 @@ def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
 
 
 def check_least(name: str, value: int | None, least: int = 1) -> None:
-    """Check that an argument of a function is at least `least`, or None.
+    """Check that an argument of a function is an integer of at least `least`, or None.
 
     Raises:
-        ArgumentError: it is less.
+        ArgumentError: it is less, or no integer.
     """
-    if value is not None and value < least:
+    if value is None:
+        return
+    try:
+        number = index(value)
+    except TypeError:
+        raise ArgumentError(f"{name} must be an integer of at least {least}; found {value!r}.") from None
+    if number < least:
         raise ArgumentError(f"{name} must be at least {least}; found {value}.")
 
 

@@ -502,6 +502,14 @@ def test_refused_before_anything_is_written(
 
 
 @pytest.mark.parametrize(
+    ("limit", "found"),
+    [
+        (0, "at least 1; found 0"),
+        ("5", "an integer of at least 1; found '5'"),
+        (1.5, "an integer of at least 1; found 1.5"),
+    ],
+)
+@pytest.mark.parametrize(
     "call",
     [
         train,
@@ -512,9 +520,15 @@ def test_refused_before_anything_is_written(
     ],
     ids=["train", "tune", "find_lr", "seeds", "folds"],
 )
-def test_a_limit_of_no_training_images_is_refused(call: Callable[..., Any]) -> None:
-    with pytest.raises(ArgumentError, match="limit_train must be at least 1; found 0"):
-        call("digits", recipe="digits", limit_train=0)
+def test_a_limit_of_no_training_images_is_refused(call: Callable[..., Any], limit: object, found: str) -> None:
+    with pytest.raises(ArgumentError, match=f"limit_train must be {found}"):
+        call("digits", recipe="digits", limit_train=limit)
+
+
+@pytest.mark.parametrize("call", [train, find_lr], ids=["train", "find_lr"])
+def test_an_empty_name_of_a_recipe_is_refused(call: Callable[..., Any]) -> None:
+    with pytest.raises(UnknownNameError, match="recipe ''"):
+        call("digits", recipe="")
 
 
 @pytest.mark.parametrize(

@@ -173,7 +173,7 @@ def _start(order: _Order, stack: ExitStack, meter: UsageMeter, log: Callable[[st
         existing.check_resumable()
         resume_usage(existing, meter)
         precision = existing.read_recipe().train.precision
-    source = recipe or (existing.recipe if existing else SMALL)
+    source = recipe if recipe is not None else existing.recipe if existing else SMALL
     plan = prepare(data, source, changes, order.device, order.root, precision, chosen, existing)
     if existing is not None:
         check_same(existing, plan.recipe, plan.dataset, data, plan.split)
@@ -190,7 +190,7 @@ def _start(order: _Order, stack: ExitStack, meter: UsageMeter, log: Callable[[st
 
 def _default_path(order: _Order, recipe: str | Path | None) -> Path:
     """The directory of a run that is not named, also of one to resume; without a recipe, the data chooses it."""
-    named = recipe or choose_recipe(order.data, order.changes, order.root).value
+    named = choose_recipe(order.data, order.changes, order.root).value if recipe is None else recipe
     return default_path(order.data, Path(named).stem, f"seed{seed_of(named, order.changes)}")
 
 
@@ -276,6 +276,7 @@ def find_lr(
     changes = with_settings(overrides, {"seed": seed, "data.limit_train": limit_train})
     root = Path(data_root) if data_root is not None else None
     chosen = choose_recipe(data, changes, root) if recipe is None else None
-    plan = prepare(data, recipe or (chosen.value if chosen else SMALL), changes, device, root, chosen=chosen)
+    source = chosen.value if chosen is not None else recipe
+    plan = prepare(data, SMALL if source is None else source, changes, device, root, chosen=chosen)
     options: dict[str, Any] = {"log": progress_logger(show), "initialized": plan.initialized}
     return run_lr_finder(plan.recipe, plan.parts.train, plan.hardware, **options), plan.recipe
