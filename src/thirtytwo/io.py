@@ -191,8 +191,14 @@ def _mode(path: Path) -> int:
         return 0
 
 
+TEXT = "text"
+"""The format of text for people, for which any suffix will do but those of other kinds of files."""
 FORMATS = {
+    ".bmp": "BMP",
     ".csv": "CSV",
+    ".gif": "GIF",
+    ".heic": "HEIC",
+    ".heif": "HEIC",
     ".htm": "HTML",
     ".html": "HTML",
     ".jpeg": "JPEG",
@@ -201,9 +207,13 @@ FORMATS = {
     ".onnx": "ONNX",
     ".pdf": "PDF",
     ".png": "PNG",
+    ".tif": "TIFF",
+    ".tiff": "TIFF",
+    ".webp": "WEBP",
     ".zip": "ZIP",
 }
 """Formats by the suffixes of their files."""
+_READABLE = ("CSV", "JSON", TEXT)
 
 
 def check_writable(path: Path, *, force: bool, format: str = "", option: str = "") -> None:
@@ -212,7 +222,7 @@ def check_writable(path: Path, *, force: bool, format: str = "", option: str = "
     Args:
         path: the file.
         force: whether it may be overwritten.
-        format: the format that will be written, such as `PDF`; empty: any.
+        format: the format that will be written, such as `PDF` or `TEXT`; empty: any.
         option: the option that names the file, for the advice where its name was not given.
 
     Raises:
@@ -221,8 +231,8 @@ def check_writable(path: Path, *, force: bool, format: str = "", option: str = "
     """
     path = expand_home(path)
     meant = FORMATS.get(path.suffix.lower(), format)
-    if format and meant != format:
-        usual = next(suffix for suffix in reversed(FORMATS) if FORMATS[suffix] == format)
+    if format and meant != format and not (format == TEXT and meant in _READABLE):
+        usual = next((suffix for suffix in reversed(FORMATS) if FORMATS[suffix] == format), ".txt")
         raise OutputError(
             f"{path} has the suffix of {meant}, but {format} would be written to it.",
             f"Name a file that ends in {usual}, or choose another format.",

@@ -69,11 +69,11 @@ def doctor(
     The exit code is 0 if no finding is at or above --fail-on, 3 if one is, and 2 if the data cannot be used.
     """
     from thirtytwo.doctor import diagnose
-    from thirtytwo.io import write_text
+    from thirtytwo.io import TEXT, write_text
 
     out = None if out == STDOUT else out
     format = format_for(out, format)
-    written = "" if format == "table" else format.upper()
+    written = TEXT if format == "table" else format.upper()
     files = {"--out": (out, written), "--html": (html, "HTML"), "--fix-plan": (fix_plan, "CSV")}
     _check_outputs(files, data, force)
     log_new_folder(out, html, fix_plan)

@@ -15,7 +15,7 @@ from thirtytwo.cli.options import STDOUT, ResultFormat, format_for
 from thirtytwo.errors import DataError, OutputError
 from thirtytwo.inference.output import write_csv, write_json
 from thirtytwo.inputs import refuse_image_as_output
-from thirtytwo.io import check_writable
+from thirtytwo.io import TEXT, check_writable
 from thirtytwo.text import percent, readable
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def predict(
     out = None if out == STDOUT else out
     format = format_for(out, chosen_format)
     if out is not None:
-        check_writable(out, force=force, format="" if format == "table" else format.upper())
+        check_writable(out, force=force, format=TEXT if format == "table" else format.upper())
         log_new_folder(out)
     files, skipped = find_images(expand_lists(arguments))
     batches = BATCHES if len(files) >= MANY else 1
