@@ -58,7 +58,7 @@ def record_steps() -> str:
     if not measured:
         return NOTHING
     lines = [
-        "| data | training | steps | seconds of a step | all steps | airbench94's time | keeping memory | PFLOP |",
+        "| data | training | steps | seconds of a step | all steps | of airbench94's time | with memory kept | PFLOP |",
         "| --- | --- | ---: | --- | ---: | ---: | ---: | ---: |",
     ]
     for result in measured:
