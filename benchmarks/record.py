@@ -337,7 +337,8 @@ def measure_steps(options: argparse.Namespace) -> int:
             out, {"kind": "steps", "data": options.data, "n": number + 1, "sides": found, "recipes": recipes}, options
         )
         shown = {name: (round(one["seconds"]), one["ratio"], one["ratio_keeping"]) for name, one in found.items()}
-        print(f"round {number + 1}: seconds of a training, ratios to {PORT}, as it is and keeping memory: {shown}")
+        ratios_to = f"{PORT}, as it is and keeping memory"
+        print(f"round {number + 1}: seconds of a training, ratios to {ratios_to}: {shown}", flush=True)
     for one in sides.values():
         one.close()
     return 0
