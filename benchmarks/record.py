@@ -9,9 +9,9 @@ cores.
 
 `steps` measures training steps of all names in turns, each name in its own process, with airbench94 among them, and
 multiplies the median of each stage by the number of its steps in a training on all 50,000 images. A stage is a
-resolution, with the bias of the stem trained or not. Timed: augmentation, forward and backward pass, optimizer. Not
-timed: imports, reading data, building the network, the first step of each stage, which also counts the FLOPs. The
-result is `results/record-steps-<data>.json`, written again after each round.
+resolution, with the bias of the stem trained or not, and the first layers frozen or not. Timed: augmentation, forward
+and backward pass, optimizer. Not timed: imports, reading data, building the network, the first step of each stage,
+which also counts the FLOPs. The result is `results/record-steps-<data>.json`, written again after each round.
 airbench94 is there twice: with the memory of PyTorch as it is, and keeping freed memory as thirtytwo does, which saves
 page faults (Linux with glibc only).
 
@@ -64,12 +64,14 @@ class Stage:
 
     size: int
     stem: bool
+    frozen: int
     first: int
     count: int
 
     @property
     def name(self) -> str:
-        return f"{self.size} px" + ("" if self.stem else ", stem fixed")
+        layers = f", {self.frozen} layers frozen" if self.frozen else ""
+        return f"{self.size} px" + ("" if self.stem else ", stem fixed") + layers
 
 
 class Side(Protocol):
@@ -165,20 +167,20 @@ class Product:
         self._loop, self._batches, _, _ = build_training(recipe, plan.parts.train, plan.hardware, plan.initialized)
         self._optimizer = self._loop.configure_optimizers()["optimizer"]
         self._order = torch.randperm(self._batches.count)
-        self._stem_bias = self._loop.net.parameter_groups().get("stem_bias", [])
-        self._stem_until = recipe.schedule.stem_bias_until
+        self._has_stem, self._schedule = bool(self._loop.net.parameter_groups().get("stem_bias")), recipe.schedule
         self.batch_size, self.precision = recipe.schedule.batch_size, _name(plan.hardware.precision)
-        total = self._batches.steps
-        self.stages = stages(total, lambda step: self._batches.size_at(step / total), self._trains_stem)
+        self.stages = stages(self._batches.steps, self._stage)
         self._loop.net.train()
 
-    def _trains_stem(self, number: int) -> bool:
-        return bool(self._stem_bias) and number < self._stem_until * self._batches.steps
+    def _stage(self, number: int) -> tuple[int, bool, int]:
+        total, schedule = self._batches.steps, self._schedule
+        stem = self._has_stem and number < schedule.stem_bias_until * total
+        frozen = max((stage.layers for stage in schedule.freeze if number >= stage.until * total), default=0)
+        return self._batches.size_at(number / total), stem, frozen
 
     def step(self, number: int) -> None:
         torch, device, precision = self._torch, self._hardware.device, self._hardware.precision
-        for bias in self._stem_bias:
-            bias.requires_grad_(self._trains_stem(number))
+        self._loop.freeze_stopped(number)
         epoch, place = divmod(number, len(self._batches))
         positions = self._order[place * self.batch_size : (place + 1) * self.batch_size]
         batch = self._batches.batch(positions, epoch, place)
@@ -207,7 +209,7 @@ class Port:
         self._device = next(self.training.net.parameters()).device
         self.batch_size = self.training.settings.batch_size
         self.precision = _name(self._precision)
-        self.stages = stages(self.training.steps, lambda step: 32, self.training.trains_whitening_bias)
+        self.stages = stages(self.training.steps, lambda number: (32, self.training.trains_whitening_bias(number), 0))
 
     def start(self, seed: int) -> Any:
         """A training from its first step."""
@@ -239,11 +241,11 @@ def _wait_for(device: Any) -> None:
         torch.cuda.synchronize()
 
 
-def stages(total: int, size_at: Callable[[int], int], trains_stem: Callable[[int], bool]) -> list[Stage]:
-    """The stages of a training of `total` steps, in their order."""
-    found: dict[tuple[int, bool], list[int]] = {}
+def stages(total: int, describe: Callable[[int], tuple[int, bool, int]]) -> list[Stage]:
+    """The stages of a training of `total` steps, in their order; `describe` gives size, stem and frozen of a step."""
+    found: dict[tuple[int, bool, int], list[int]] = {}
     for number in range(total):
-        found.setdefault((size_at(number), trains_stem(number)), []).append(number)
+        found.setdefault(describe(number), []).append(number)
     return [Stage(*key, numbers[0], len(numbers)) for key, numbers in found.items()]
 
 

@@ -79,13 +79,15 @@ def training(airbench: ModuleType, count: int = 120, **settings: Any) -> Any:
 
 def test_stages_cover_all_steps_once(record: ModuleType) -> None:
     sizes = [20] * 3 + [24] * 7 + [32] * 10
-    found = record.stages(20, lambda step: sizes[step], lambda step: step < 6)
-    assert [(one.size, one.stem, one.first, one.count) for one in found] == [
-        (20, True, 0, 3),
-        (24, True, 3, 3),
-        (24, False, 6, 4),
-        (32, False, 10, 10),
+    found = record.stages(20, lambda step: (sizes[step], step < 6, 2 * (step >= 15)))
+    assert [(one.size, one.stem, one.frozen, one.first, one.count) for one in found] == [
+        (20, True, 0, 0, 3),
+        (24, True, 0, 3, 3),
+        (24, False, 0, 6, 4),
+        (32, False, 0, 10, 5),
+        (32, False, 2, 15, 5),
     ]
+    assert found[-1].name == "32 px, stem fixed, 2 layers frozen"
 
 
 @pytest.mark.parametrize(

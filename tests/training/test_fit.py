@@ -113,11 +113,16 @@ def test_history_has_the_learning_rate_of_the_last_step_not_of_the_next(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("batches", [1, 5])
+@pytest.mark.parametrize(("batches", "freeze"), [(1, ()), (5, ()), (4, ({"layers": 2, "until": 0.4},))])
 def test_resumed_equals_uninterrupted(
-    batches: int, train: Train, tiny: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    batches: int,
+    freeze: tuple[dict[str, float], ...],
+    train: Train,
+    tiny: SimpleNamespace,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    recipe = tiny.recipe(train__keep="best", optimizer__weight_decay=1e-5, **AUGMENTED)
+    recipe = tiny.recipe(train__keep="best", optimizer__weight_decay=1e-5, schedule__freeze=freeze, **AUGMENTED)
     straight = train("straight", recipe)
     handler = signal.getsignal(signal.SIGINT)
     with monkeypatch.context() as stopping:

@@ -39,6 +39,13 @@ def test_rates_by_hand(schedule: dict[str, Any], role: str, factors: dict[int, f
     assert found == pytest.approx(factors)
 
 
+@pytest.mark.parametrize("name", ["linear", "constant", "step", "cosine", "one-cycle"])
+def test_a_group_that_stops_early_has_the_whole_schedule(name: Any) -> None:
+    settings = ScheduleSettings(name=name, warmup=0.3, final=0.1)
+    found = [lr_factor(settings, "filters", step, 20, until=0.5) for step in range(20)]
+    assert found == [lr_factor(settings, "filters", step, 10) for step in range(10)] + [0.0] * 10
+
+
 @pytest.mark.parametrize("name", ["linear", "constant", "step", "cosine", "one-cycle", "plateau"])
 def test_a_single_step_and_none_at_all(name: Any) -> None:
     settings = ScheduleSettings(name=name, warmup=0.3 if name == "one-cycle" else 0)

@@ -259,6 +259,13 @@ class ResolutionStage(Settings):
     until: float = Field(gt=0, le=1)
 
 
+class FreezeStage(Settings):
+    """Train the first `layers` layers up to the fraction `until` of all steps; they are frozen from then on."""
+
+    layers: int = Field(ge=1, le=10_000)
+    until: float = Field(gt=0, lt=1)
+
+
 class ScheduleSettings(Settings):
     """Number of epochs, batch size, and the learning rate over time."""
 
@@ -286,12 +293,20 @@ class ScheduleSettings(Settings):
     """Fraction of all steps during which the bias of the whitening stem is trained."""
     resolution: tuple[ResolutionStage, ...] = ()
     """Progressive resizing: train on smaller images first; after the last stage, images have their full size."""
+    freeze: tuple[FreezeStage, ...] = ()
+    """Progressive freezing: the first layers, counted from the input with the stem, are trained for fewer steps than
+    the others, which shortens the backward pass. Their learning rate follows the whole schedule within their own steps
+    (arXiv 1706.04983). BatchNorm of frozen layers still uses the statistics of each batch."""
 
     @model_validator(mode="after")
     def _check_stage_order(self) -> ScheduleSettings:
         ends = [stage.until for stage in self.resolution]
         if ends != sorted(set(ends)):
             raise ValueError("resolution stages must have increasing 'until' values")
+        for key in ("layers", "until"):
+            values = [getattr(stage, key) for stage in self.freeze]
+            if values != sorted(set(values)):
+                raise ValueError(f"freeze stages must have increasing '{key}' values")
         if list(self.milestones) != sorted(set(self.milestones)):
             raise ValueError("milestones must be in increasing order")
         if self.name == "one-cycle" and not self.warmup:
@@ -482,6 +497,11 @@ class Recipe(Settings):
     def _check_combinations(self) -> Recipe:
         if self.optimizer.sam and self.schedule.accumulate > 1:
             raise ValueError("optimizer.sam needs two passes over the same batch, so schedule.accumulate must be 1")
+        if self.schedule.freeze and self.transfer.pretrained:
+            raise ValueError(
+                "schedule.freeze is for training from scratch; with pretrained weights, transfer.head_until and "
+                "transfer.unfreeze say which layers are trained"
+            )
         if self.train.class_weights == "balanced" and self.train.sampler == "balanced":
             raise ValueError("train.class_weights and train.sampler cannot both be 'balanced'; choose one")
         if self.train.selection.share < 1 and self.train.sampler == "balanced":

@@ -16,6 +16,7 @@ from thirtytwo.models import Network
 from thirtytwo.tensors import generator_for
 from thirtytwo.training.batches import TrainingBatches
 from thirtytwo.training.distillation import Teacher
+from thirtytwo.training.freezing import layers_until, trained_until
 from thirtytwo.training.losses import Loss, distillation
 from thirtytwo.training.optimizers import build_optimizer
 from thirtytwo.training.processes import current
@@ -63,7 +64,7 @@ class ClassifierModule(lightning.LightningModule):
         self._teacher, self._scales = teacher, scales
         self._arithmetic = arithmetic
         self._run_net = torch.compile(net) if compile_net else net
-        self._stem_bias = net.parameter_groups().get("stem_bias", [])
+        self._trained_until = trained_until(net, recipe.schedule)
         self._step_metrics: dict[str, Tensor] | None = None
         self._images = 0
         self._class_counts: Tensor | None = None
@@ -74,16 +75,17 @@ class ClassifierModule(lightning.LightningModule):
         schedule = self.recipe.schedule
         images = schedule.batch_size * schedule.accumulate
         roles = self.net.parameter_groups()
-        optimizer = build_optimizer(roles, self.recipe.optimizer, images, self._arithmetic, self._scales)
+        until = layers_until(self.net, schedule)
+        optimizer = build_optimizer(roles, self.recipe.optimizer, images, self._arithmetic, self._scales, until)
         factors: list[Callable[[int], float]] = [
-            partial(self._factor, group["role"]) for group in optimizer.param_groups
+            partial(self._factor, group["role"], group["until"]) for group in optimizer.param_groups
         ]
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factors)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
-    def _factor(self, role: str, step: int) -> float:
+    def _factor(self, role: str, until: float, step: int) -> float:
         scale = self.plateau.scale if self.plateau else 1.0
-        return scale * lr_factor(self.recipe.schedule, role, step, self.steps)
+        return scale * lr_factor(self.recipe.schedule, role, step, self.steps, until)
 
     @property
     def first_epochs(self) -> int:
@@ -113,11 +115,13 @@ class ClassifierModule(lightning.LightningModule):
         self.set_trainable(self.current_epoch)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        # a bias that is no longer trained needs no gradient, which also saves the layers below it theirs
-        trained = self.global_step < self.recipe.schedule.stem_bias_until * self.steps
-        for bias in self._stem_bias:
-            bias.requires_grad_(trained)
+        self.freeze_stopped(self.global_step)
         self.start_step(batch)
+
+    def freeze_stopped(self, step: int) -> None:
+        """Freeze the parameters that stop before `step`: without gradients, the layers below them need none either."""
+        for parameter, until in self._trained_until.items():
+            parameter.requires_grad_(step < until * self.steps)
 
     def start_step(self, batch: tuple[Tensor, Tensor]) -> None:
         """Prepare a step whose trained parameters are known."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from timm.optim import create_optimizer_v2, list_optimizers  # type: ignore[attr-defined]
@@ -81,6 +81,7 @@ def build_optimizer(
     batch_size: int,
     arithmetic: torch.dtype = torch.float32,
     scales: Mapping[nn.Parameter, float] | None = None,
+    until: Mapping[nn.Parameter, float] | None = None,
 ) -> torch.optim.Optimizer:
     """Build the optimizer of a network's `parameter_groups`.
 
@@ -90,27 +91,36 @@ def build_optimizer(
         batch_size: images per step.
         arithmetic: dtype of Muon's matrix products.
         scales: factors on the learning rates of single parameters, 1 by default; stored as `scale` of each group.
+        until: fractions of all steps up to which single parameters are trained, 1 by default; stored as `until`.
 
     Raises:
         UnknownNameError: the optimizer is not known.
         RecipeError: `optimizer.options` do not fit it, or it cannot be used here.
     """
-    parts: dict[tuple[str, float], list[nn.Parameter]] = {}
+    parts: dict[_Part, list[nn.Parameter]] = {}
     for role in ROLES:
         for parameter in roles.get(role, []):
-            parts.setdefault((role, (scales or {}).get(parameter, 1.0)), []).append(parameter)
+            part = _Part(role, (scales or {}).get(parameter, 1.0), (until or {}).get(parameter, 1.0))
+            parts.setdefault(part, []).append(parameter)
     if not settings.per_image:
         return _timm_optimizer(parts, settings)
-    ours = [_own_group(role, scale, params, settings, batch_size) for (role, scale), params in parts.items()]
-    return MuonSGD(ours, arithmetic)
+    return MuonSGD([_own_group(part, params, settings, batch_size) for part, params in parts.items()], arithmetic)
+
+
+class _Part(NamedTuple):
+    """What the parameters of a group have in common: role, factor on the learning rate, and when they stop."""
+
+    role: str
+    scale: float
+    until: float
 
 
 def _own_group(
-    role: str, scale: float, parameters: list[nn.Parameter], settings: OptimizerSettings, batch_size: int
+    part: _Part, parameters: list[nn.Parameter], settings: OptimizerSettings, batch_size: int
 ) -> dict[str, Any]:
-    filters, muon = role == "filters", settings.name == "muon" and role == "filters"
-    lr = settings.lr if filters else settings.lr_head if role == "head" else settings.lr_rest
-    group = {"role": role, "scale": scale, "params": parameters, "lr": lr * scale, "muon": muon}
+    filters, muon = part.role == "filters", settings.name == "muon" and part.role == "filters"
+    lr = settings.lr if filters else settings.lr_head if part.role == "head" else settings.lr_rest
+    group = part._asdict() | {"params": parameters, "lr": lr * part.scale, "muon": muon}
     group["momentum"] = settings.momentum if filters else settings.momentum_rest
     if muon:
         return group | {"renormalise": settings.renormalise}
@@ -118,18 +128,16 @@ def _own_group(
     return group | {"weight_decay": settings.weight_decay * batch_size / lr}
 
 
-def _timm_optimizer(
-    parts: Mapping[tuple[str, float], list[nn.Parameter]], settings: OptimizerSettings
-) -> torch.optim.Optimizer:
+def _timm_optimizer(parts: Mapping[_Part, list[nn.Parameter]], settings: OptimizerSettings) -> torch.optim.Optimizer:
     """Build an optimizer of timm; only matrices and filters have weight decay, as in timm's own default."""
     name = settings.name.removeprefix(TIMM_PREFIX)
     if name not in timm_names():
         known = ["muon", "sgd", *(known for known in timm_names() if known not in ("muon", "sgd"))]
         raise UnknownNameError(f"Unknown optimizer {settings.name!r}.", did_you_mean(settings.name, known))
     groups: list[dict[str, Any]] = []
-    for (role, scale), params in parts.items():
-        group = {"role": role, "scale": scale, "lr": settings.lr * scale, "use_fallback": role != "filters"}
-        matrices = [param for param in params if settings.decay_all or (param.ndim > 1 and role in DECAYED)]
+    for part, params in parts.items():
+        group = part._asdict() | {"lr": settings.lr * part.scale, "use_fallback": part.role != "filters"}
+        matrices = [param for param in params if settings.decay_all or (param.ndim > 1 and part.role in DECAYED)]
         others = [param for param in params if not any(param is matrix for matrix in matrices)]
         groups += [group | {"params": matrices, "weight_decay": settings.weight_decay}] if matrices else []
         groups += [group | {"params": others, "weight_decay": 0.0}] if others else []
@@ -148,7 +156,7 @@ FUSED = ("adam", "adamw")
 """Optimizers that PyTorch runs on a CPU as one operation; on a GPU, Lightning could not clip float16 gradients."""
 
 
-def _on_cpu(parts: Mapping[tuple[str, float], list[nn.Parameter]]) -> bool:
+def _on_cpu(parts: Mapping[_Part, list[nn.Parameter]]) -> bool:
     return all(param.device.type == "cpu" for params in parts.values() for param in params)
 
 

@@ -12,14 +12,20 @@ from thirtytwo.config.recipe import ScheduleSettings
 ONE_CYCLE_START = 1 / 25
 
 
-def lr_factor(schedule: ScheduleSettings, role: str, step: int, total: int) -> float:
+def lr_factor(schedule: ScheduleSettings, role: str, step: int, total: int, until: float = 1.0) -> float:
     """Factor on the peak learning rate of the parameter group `role` in `step` of `total` steps.
 
     It rises during warm-up, then follows the schedule. The stem's bias falls to 0 at `stem_bias_until` and stays there.
+    A group that is trained up to the fraction `until` of the steps only has the whole schedule within them, then 0.
     """
-    progress = step / max(1, total)
     if role == "stem_bias":
+        progress = step / max(1, total)
         return max(0.0, 1 - progress / schedule.stem_bias_until) if schedule.stem_bias_until else 0.0
+    if until < 1:
+        if step >= until * total:
+            return 0.0
+        total = math.ceil(until * total)
+    progress = step / max(1, total)
     if schedule.name == "one-cycle":
         return _one_cycle(schedule, step, total)
     if progress < schedule.warmup:

@@ -277,7 +277,7 @@ class TransferModule(ClassifierModule):
         names = dict(net.named_parameters())
         self._head = {id(value) for name, value in names.items() if name.split(".")[0] in net.head_modules}
         self._unfrozen = {id(names[name]) for layer in unfrozen_layers(net, recipe.transfer) for name in layer}
-        self._stem_bias = [bias for bias in self._stem_bias if id(bias) in self._unfrozen]
+        self._trained_until = {one: until for one, until in self._trained_until.items() if id(one) in self._unfrozen}
         self._cached_features: dict[int, Tensor] = {}
         self.set_trainable(0)
 
@@ -315,17 +315,15 @@ class TransferModule(ClassifierModule):
             return 0, self._head_steps, 1.0
         return self._head_steps, self.steps - self._head_steps, self.recipe.transfer.rate
 
-    def _factor(self, role: str, step: int) -> float:
+    def _factor(self, role: str, until: float, step: int) -> float:
         start, steps, rate = self._stage(step)
         scale = self.plateau.scale if self.plateau else 1.0
-        return scale * rate * lr_factor(self.recipe.schedule, role, step - start, steps)
+        return scale * rate * lr_factor(self.recipe.schedule, role, step - start, steps, until)
 
-    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        start, steps, _ = self._stage(self.global_step)
-        until = start + self.recipe.schedule.stem_bias_until * steps
-        for bias in self._stem_bias:
-            bias.requires_grad_(self._head_steps <= self.global_step < until)
-        self.start_step(batch)
+    def freeze_stopped(self, step: int) -> None:
+        start, steps, _ = self._stage(step)
+        for parameter, until in self._trained_until.items():
+            parameter.requires_grad_(self._head_steps <= step < start + until * steps)
 
     def training_logits(self, images: Tensor) -> Tensor:
         return self.net.forward_head(images) if images.ndim == 2 else super().training_logits(images)

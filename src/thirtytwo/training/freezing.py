@@ -1,0 +1,41 @@
+"""Parameters that stop training before the others: the bias of the whitening stem, and the first layers."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from thirtytwo.config.recipe import ScheduleSettings
+from thirtytwo.errors import RecipeError
+from thirtytwo.models.base import Network
+
+
+def layers_until(net: Network, schedule: ScheduleSettings) -> dict[nn.Parameter, float]:
+    """Fraction of all steps up to which each parameter of the layers in `schedule.freeze` is trained.
+
+    Raises:
+        RecipeError: the network has fewer layers.
+    """
+    layers, parameters = net.layers(), dict(net.named_parameters())
+    found: dict[nn.Parameter, float] = {}
+    for stage in schedule.freeze:
+        if stage.layers > len(layers):
+            raise RecipeError(
+                f"schedule.freeze names {stage.layers} layers, but the network has {len(layers)} before its head.",
+                f"Write at most layers = {len(layers)}.",
+            )
+        for name in (name for layer in layers[: stage.layers] for name in layer):
+            if parameters[name].requires_grad:  # some never train
+                found.setdefault(parameters[name], stage.until)
+    return found
+
+
+def trained_until(net: Network, schedule: ScheduleSettings) -> dict[nn.Parameter, float]:
+    """Fraction of all steps up to which each parameter that stops before the others is trained.
+
+    Raises:
+        RecipeError: the network has fewer layers than `schedule.freeze` names.
+    """
+    found = layers_until(net, schedule)
+    for bias in net.parameter_groups().get("stem_bias", []):
+        found[bias] = min(found.get(bias, 1.0), schedule.stem_bias_until)
+    return found
