@@ -32,70 +32,28 @@ import hashlib
 import json
 import math
 import os
-import re
 import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
 from gpu import SWEEP, TINY, TINY_NETWORKS
+from sides import ALL_IMAGES, KEEPING, PORT, PORTS, Candidate, Port, Stage, flops_of, name_of, seconds_of, side
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"
 SOURCE = HERE.parent / "src" / "thirtytwo"
+SCRIPTS = ("airbench.py", "record.py", "sides.py")
 TRAINING = ("augment", "config", "data", "evaluation/scoring.py", "models", "tensors.py", "training")
 """What of the source decides how a training goes; its hash is in the results."""
-PORT, KEEPING = "airbench94", "airbench94, keeping freed memory"
-PORTS = (PORT, KEEPING)
-ALL_IMAGES: dict[str, Any] = {"data.val_fraction": 0.0}
-
-
-@dataclass(frozen=True)
-class Stage:
-    """Steps of a training that cost the same: from step `first` on, `count` of them."""
-
-    size: int
-    stem: bool
-    frozen: int
-    first: int
-    count: int
-
-    @property
-    def name(self) -> str:
-        layers = f", {self.frozen} layers frozen" if self.frozen else ""
-        return f"{self.size} px" + ("" if self.stem else ", stem fixed") + layers
-
-
-class Side(Protocol):
-    """A training of which single steps can be taken."""
-
-    stages: list[Stage]
-    batch_size: int
-    precision: str
-
-    def step(self, number: int) -> None:
-        """Take step `number`."""
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A name with its recipe and the changes of it; no recipe for airbench94."""
-
-    name: str
-    recipe: str | None
-    changes: dict[str, Any]
-
-    @property
-    def file_name(self) -> str:
-        return re.sub(r"[^a-z0-9.]+", "-", self.name.casefold()).strip("-")
 
 
 def main() -> int:
@@ -149,112 +107,6 @@ def candidate(name: str, options: argparse.Namespace) -> Candidate:
         changes |= TINY | TINY_NETWORKS["fast"]
     shown = options.name or ", ".join([Path(name).stem if name.endswith(".toml") else name, *options.set])
     return Candidate(shown, recipe, changes)
-
-
-class Product:
-    """A training of thirtytwo, without Lightning's loop around its steps."""
-
-    def __init__(self, chosen: Candidate, options: argparse.Namespace) -> None:
-        import torch
-
-        from thirtytwo.training.fit import build_training
-        from thirtytwo.workflows.prepare import prepare
-
-        assert chosen.recipe is not None
-        changes = chosen.changes | ALL_IMAGES
-        plan = prepare(options.data, chosen.recipe, changes, "auto", Path(options.data_root))
-        self._torch, self._hardware, recipe = torch, plan.hardware, plan.recipe
-        self._loop, self._batches, _, _ = build_training(recipe, plan.parts.train, plan.hardware, plan.initialized)
-        self._optimizer = self._loop.configure_optimizers()["optimizer"]
-        self._order = torch.randperm(self._batches.count)
-        self._has_stem, self._schedule = bool(self._loop.net.parameter_groups().get("stem_bias")), recipe.schedule
-        self.batch_size, self.precision = recipe.schedule.batch_size, _name(plan.hardware.precision)
-        self.stages = stages(self._batches.steps, self._stage)
-        self._loop.net.train()
-
-    def _stage(self, number: int) -> tuple[int, bool, int]:
-        total, schedule = self._batches.steps, self._schedule
-        stem = self._has_stem and number < schedule.stem_bias_until * total
-        frozen = max((stage.layers for stage in schedule.freeze if number >= stage.until * total), default=0)
-        return self._batches.size_at(number / total), stem, frozen
-
-    def step(self, number: int) -> None:
-        torch, device, precision = self._torch, self._hardware.device, self._hardware.precision
-        self._loop.freeze_stopped(number)
-        epoch, place = divmod(number, len(self._batches))
-        positions = self._order[place * self.batch_size : (place + 1) * self.batch_size]
-        batch = self._batches.batch(positions, epoch, place)
-        self._loop.reset_step_metrics()
-        with torch.autocast(device.type, precision, precision != torch.float32):
-            loss = self._loop.training_step(batch, place)["loss"]
-        torch.autograd.backward(loss)
-        self._optimizer.step()
-        self._optimizer.zero_grad()
-        _wait_for(device)
-
-
-class Port:
-    """airbench94."""
-
-    def __init__(self, options: argparse.Namespace, final: bool = True) -> None:
-        from thirtytwo.config.resolve import read_recipe_values, resolve_recipe
-        from thirtytwo.data.load import load_dataset
-        from thirtytwo.data.split import divide
-
-        changes = ALL_IMAGES if final else {}
-        recipe = resolve_recipe(read_recipe_values("fast"), changes, classes=10, rows=45_000)
-        self.parts = divide(load_dataset(options.data, data_root=Path(options.data_root)), recipe)
-        self._tiny = options.tiny
-        self.training = self.start(0)
-        self._device = next(self.training.net.parameters()).device
-        self.batch_size = self.training.settings.batch_size
-        self.precision = _name(self._precision)
-        self.stages = stages(self.training.steps, lambda number: (32, self.training.trains_whitening_bias(number), 0))
-
-    def start(self, seed: int) -> Any:
-        """A training from its first step."""
-        import torch
-        from airbench import Settings, Training, native_precision
-
-        from thirtytwo.tensors import as_tensor
-
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self._precision = native_precision(device)
-        settings = Settings(widths=(8, 16, 16), batch_size=50, epochs=1) if self._tiny else Settings()
-        train = self.parts.train
-        data = as_tensor(train.images), as_tensor(train.labels), len(train.classes)
-        return Training(*data, seed, device, self._precision, settings)
-
-    def step(self, number: int) -> None:
-        self.training.step(number)
-        _wait_for(self._device)
-
-
-def _name(precision: Any) -> str:
-    return str(precision).removeprefix("torch.")
-
-
-def _wait_for(device: Any) -> None:
-    if device.type == "cuda":
-        import torch
-
-        torch.cuda.synchronize()
-
-
-def stages(total: int, describe: Callable[[int], tuple[int, bool, int]]) -> list[Stage]:
-    """The stages of a training of `total` steps, in their order; `describe` gives size, stem and frozen of a step."""
-    found: dict[tuple[int, bool, int], list[int]] = {}
-    for number in range(total):
-        found.setdefault(describe(number), []).append(number)
-    return [Stage(*key, numbers[0], len(numbers)) for key, numbers in found.items()]
-
-
-def side(chosen: Candidate, options: argparse.Namespace) -> Side:
-    if chosen.name == KEEPING:
-        from thirtytwo.training.hardware import keep_freed_memory
-
-        keep_freed_memory()
-    return Port(options) if chosen.recipe is None else Product(chosen, options)
 
 
 class Worker:
@@ -344,24 +196,6 @@ def measure_steps(options: argparse.Namespace) -> int:
     for one in sides.values():
         one.close()
     return 0
-
-
-def seconds_of(one: Side, stage: Stage, steps: int) -> float:
-    """Mean seconds of a step of a stage."""
-    steps = min(steps, stage.count)
-    start = time.perf_counter()
-    for number in range(stage.first, stage.first + steps):
-        one.step(number)
-    return (time.perf_counter() - start) / steps
-
-
-def flops_of(one: Side, stage: Stage) -> int:
-    """Floating-point operations of a step of a stage, with its optimizer; a multiply-add counts as two."""
-    from torch.utils.flop_counter import FlopCounterMode
-
-    with FlopCounterMode(display=False) as counter:
-        one.step(stage.first)
-    return int(counter.get_total_flops())
 
 
 def _projected(one: Worker, seconds: dict[str, list[float]]) -> dict[str, Any]:
@@ -473,7 +307,7 @@ def train_once(chosen: Candidate, options: argparse.Namespace, seed: int, split:
         "seconds": round(fitted.seconds, 2),
         "epochs": epochs,
         "resumed": continued,
-        "precision": _name(plan.hardware.precision),
+        "precision": name_of(plan.hardware.precision),
         "threads": torch.get_num_threads(),
         "recipe": plan.recipe.model_dump(mode="json", exclude_none=True),
     }
@@ -530,9 +364,9 @@ def machine() -> dict[str, Any]:
 
 
 def source_hash() -> str:
-    """Hash of the source that decides how a training goes, and of both scripts."""
+    """Hash of the source that decides how a training goes, and of the scripts."""
     digest = hashlib.sha256()
-    for file in sorted([*_sources(), HERE / "airbench.py", HERE / "record.py"]):
+    for file in sorted([*_sources(), *(HERE / name for name in SCRIPTS)]):
         digest.update(file.relative_to(HERE.parent).as_posix().encode() + b"\0" + file.read_bytes())
     return digest.hexdigest()[:16]
 
