@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from thirtytwo.config.recipe import Recipe
-from thirtytwo.errors import RecipeError, RunError
+from thirtytwo.errors import ArgumentError, RecipeError, RunError
 from thirtytwo.report.seeds import summary_text
 from thirtytwo.rundir import RunDir
 from thirtytwo.text import percent
@@ -137,7 +137,9 @@ def test_killed_before_the_first_summary(training: Training) -> None:
     [
         ({"seeds": []}, RecipeError, "seeds"),
         ({"seeds": [0, 1, 0]}, RecipeError, "Seed 0"),
-        ({"seeds": [0, -1]}, RecipeError, "-1"),
+        ({"seeds": [0, -1]}, ArgumentError, "seed must be at least 0; found -1"),
+        ({"seeds": [0, 1.5]}, ArgumentError, "seed must be an integer of at least 0; found 1.5"),
+        ({"seeds": "12"}, ArgumentError, "seed must be an integer of at least 0; found '1'"),
         ({"seeds": [0], "overrides": {"seed": 3}}, RecipeError, "'seed'"),
         ({"seeds": [0], "run": "full"}, RunError, "full "),
         ({"seeds": [0], "resume": True}, RunError, "--run"),

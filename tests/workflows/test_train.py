@@ -525,6 +525,12 @@ def test_a_limit_of_no_training_images_is_refused(call: Callable[..., Any], limi
         call("digits", recipe="digits", limit_train=limit)
 
 
+@pytest.mark.parametrize("folds", ["3", 2.5])
+def test_a_number_of_folds_that_is_no_integer_is_refused(folds: Any) -> None:
+    with pytest.raises(ArgumentError, match=f"folds must be an integer of at least 2; found {folds!r}"):
+        thirtytwo.train_folds("digits", recipe="digits", folds=folds)
+
+
 @pytest.mark.parametrize("call", [train, find_lr], ids=["train", "find_lr"])
 def test_an_empty_name_of_a_recipe_is_refused(call: Callable[..., Any]) -> None:
     with pytest.raises(UnknownNameError, match="recipe ''"):

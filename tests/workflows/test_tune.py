@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from thirtytwo.config.resolve import read_recipe
-from thirtytwo.errors import RecipeError, RunError, UnknownNameError
+from thirtytwo.errors import ArgumentError, RecipeError, RunError, UnknownNameError
 from thirtytwo.rundir import RunDir
 
 pytest.importorskip("torch")
@@ -355,7 +355,8 @@ def test_resuming_with_other_arguments_is_refused(arguments: dict[str, Any], cha
     [
         ({"metric": "val_acuracy"}, UnknownNameError, "'val_accuracy'"),
         ({"pruner": "medium"}, UnknownNameError, "'median'"),
-        ({"trials": 0}, RecipeError, "found 0"),
+        ({"trials": 0}, ArgumentError, "trials must be at least 1; found 0"),
+        ({"trials": "5"}, ArgumentError, "trials must be an integer of at least 1; found '5'"),
         ({"overrides": {**TINY, "data.val_fraction": 0}}, RecipeError, "data.val_fraction"),
         ({"space": "gone.toml"}, RecipeError, "'gone.toml'"),
     ],

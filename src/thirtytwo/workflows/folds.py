@@ -89,6 +89,7 @@ def train_folds(
             raise RecipeError(f"{key!r} is set by the cross-validation of all folds.", "Omit one of the two.")
     if folds is None and resume and run is not None and holds_seeds(Path(run)):
         folds = int(read_summary(Path(run)).get("folds") or 0) or None
+    check_least("folds", folds, 2)
     if folds is None or not 2 <= folds <= MOST:
         raise RecipeError(f"The number of folds is {folds}; expected 2 to {MOST}.", "Example: --folds 5")
     series = Series(data, None if recipe is None else str(recipe), changes, folds)

@@ -81,10 +81,9 @@ def train_seeds(
 
 
 def _check_seeds(seeds: Sequence[int]) -> list[int]:
+    for seed in seeds:
+        check_least("seed", seed, 0)
     twice = sorted({seed for seed in seeds if list(seeds).count(seed) > 1})
     if twice:
         raise RecipeError(f"Seed {twice[0]} is named twice.", "Name each seed once.")
-    below = [seed for seed in seeds if seed < 0]
-    if below:
-        raise RecipeError(f"Seeds must be at least 0; found {below[0]}.")
     return list(seeds)

@@ -258,8 +258,7 @@ def _earlier_precision(path: Path) -> Precision | None:
 
 
 def _check_arguments(trials: int, metric: str | None, pruner: str | None) -> None:
-    if trials < 1:
-        raise RecipeError(f"trials must be at least 1; found {trials}.")
+    check_least("trials", trials)
     for what, name, known in (("metric", metric, get_args(Metric)), ("pruner", pruner, get_args(Pruner))):
         if name is not None and name not in known:
             raise UnknownNameError(f"Unknown {what} {name!r}.", did_you_mean(name, known))
