@@ -225,6 +225,7 @@ def measure_train(options: argparse.Namespace) -> dict[str, Any]:
 def operations(options: argparse.Namespace) -> dict[str, Any]:
     """Seconds of each kind of operation in all steps of `fast`, from one step of each stage."""
     import record
+    import sides
     from torch.profiler import ProfilerActivity, profile
 
     from thirtytwo.process import own_process
@@ -233,7 +234,7 @@ def operations(options: argparse.Namespace) -> dict[str, Any]:
     order = record.parse(words)
     seconds: Counter[str] = Counter()
     with own_process():  # with the command line's allocator setting
-        product = record.Product(record.candidate("fast", order), order)
+        product = sides.Product(record.candidate("fast", order), order)
         for stage in product.stages:
             product.step(stage.first)  # to warm up
             with profile(activities=[ProfilerActivity.CPU]) as trace:

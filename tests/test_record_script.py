@@ -42,6 +42,11 @@ def record() -> ModuleType:
 
 
 @pytest.fixture(scope="module")
+def sides() -> ModuleType:
+    return load("benchmarks", "sides")
+
+
+@pytest.fixture(scope="module")
 def airbench() -> ModuleType:
     return load("benchmarks", "airbench")
 
@@ -77,9 +82,9 @@ def training(airbench: ModuleType, count: int = 120, **settings: Any) -> Any:
     )
 
 
-def test_stages_cover_all_steps_once(record: ModuleType) -> None:
+def test_stages_cover_all_steps_once(sides: ModuleType) -> None:
     sizes = [20] * 3 + [24] * 7 + [32] * 10
-    found = record.stages(20, lambda step: (sizes[step], step < 6, 2 * (step >= 15)))
+    found = sides.stages(20, lambda step: (sizes[step], step < 6, 2 * (step >= 15)))
     assert [(one.size, one.stem, one.frozen, one.first, one.count) for one in found] == [
         (20, True, 0, 0, 3),
         (24, True, 0, 3, 3),

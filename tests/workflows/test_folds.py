@@ -17,7 +17,7 @@ from thirtytwo.cli.main import run_command
 from thirtytwo.data.fixes import Fix, FixPlan, write_fix_plan
 from thirtytwo.data.run_data import load_out_of_fold
 from thirtytwo.doctor import diagnose
-from thirtytwo.errors import DataError, RecipeError, RunError
+from thirtytwo.errors import ArgumentError, DataError, RecipeError, RunError
 from thirtytwo.evaluation.metrics import wilson
 from thirtytwo.report.gallery import locate
 from thirtytwo.rundir import RunDir
@@ -120,7 +120,7 @@ def test_interrupted_folds_resume_to_the_same_result(
 @pytest.mark.parametrize(
     ("settings", "kind"),
     [
-        ({"folds": 1}, RecipeError),
+        ({"folds": 1}, ArgumentError),
         ({"folds": 101}, RecipeError),
         ({}, RecipeError),
         ({"folds": 21}, DataError),

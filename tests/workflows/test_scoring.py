@@ -33,7 +33,7 @@ CALIBRATION = Calibration(temperature=1.5, curvature=0.3)
 @pytest.fixture(scope="module")
 def images() -> ImageSet:
     """Noise in blocks."""
-    pixels = np.random.default_rng(5).integers(0, 256, (600, 8, 8, 3), dtype=np.uint8).repeat(2, 1).repeat(2, 2)
+    pixels = np.random.default_rng(7).integers(0, 256, (600, 8, 8, 3), dtype=np.uint8).repeat(2, 1).repeat(2, 2)
     labels = np.arange(len(pixels)) % 3
     return ImageSet(pixels, labels, CLASSES, np.arange(len(pixels)))
 
@@ -42,8 +42,7 @@ def images() -> ImageSet:
 def scorer(tiny: SimpleNamespace, images: ImageSet) -> Scorer:
     """A network with random weights that predicts each class often, of some images with doubt."""
     torch.manual_seed(0)
-    net = build_network(tiny.recipe(), 3)
-    net.prepare(torch.randn(8, 3, 16, 16))
+    net = build_network(tiny.recipe(), 3)  # not prepared: the eigenvectors of noise depend on rounding
     with torch.no_grad():
         net.train()(torch.randn(64, 3, 16, 16))
     made = Scorer(net.eval().to(memory_format=torch.channels_last), MEAN, STD, torch.device("cpu"))
