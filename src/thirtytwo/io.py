@@ -194,17 +194,35 @@ def _mode(path: Path) -> int:
 TEXT = "text"
 """The format of text for people, for which any suffix will do but those of other kinds of files."""
 FORMATS = {
+    ".apng": "PNG",
+    ".avif": "AVIF",
+    ".dib": "BMP",
     ".bmp": "BMP",
+    ".ckpt": "PyTorch",
     ".csv": "CSV",
     ".gif": "GIF",
     ".heic": "HEIC",
     ".heif": "HEIC",
+    ".hif": "HEIC",
     ".htm": "HTML",
     ".html": "HTML",
+    ".jfif": "JPEG",
+    ".jpe": "JPEG",
+    ".mpo": "JPEG",
     ".jpeg": "JPEG",
     ".jpg": "JPEG",
     ".json": "JSON",
+    ".npy": "NumPy",
+    ".npz": "NumPy",
     ".onnx": "ONNX",
+    ".parquet": "Parquet",
+    ".pbm": "PPM",
+    ".pgm": "PPM",
+    ".pnm": "PPM",
+    ".ppm": "PPM",
+    ".pt": "PyTorch",
+    ".pth": "PyTorch",
+    ".safetensors": "safetensors",
     ".pdf": "PDF",
     ".png": "PNG",
     ".tif": "TIFF",
@@ -212,7 +230,7 @@ FORMATS = {
     ".webp": "WEBP",
     ".zip": "ZIP",
 }
-"""Formats by the suffixes of their files."""
+"""Formats by the suffixes of their files; of several suffixes of a format, the usual one is the last."""
 _READABLE = ("CSV", "JSON", TEXT)
 
 

@@ -293,15 +293,30 @@ def test_the_suffix_of_out_chooses_the_format(
     assert (tmp_path / name).read_text(encoding="utf-8").startswith("file  ")
 
 
-@pytest.mark.parametrize("name", ["other.jpg", "other.WEBP", "model.onnx", "report.html"])
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("other.jpg", "JPEG"),
+        ("other.WEBP", "WEBP"),
+        ("other.jpe", "JPEG"),
+        ("other.avif", "AVIF"),
+        ("other.ppm", "PPM"),
+        ("model.onnx", "ONNX"),
+        ("weights.safetensors", "safetensors"),
+        ("weights.pt", "PyTorch"),
+        ("images.npy", "NumPy"),
+        ("images.parquet", "Parquet"),
+        ("report.html", "HTML"),
+    ],
+)
 @pytest.mark.parametrize("format", [(), ("--format", "table"), ("--format", "csv")])
 def test_results_never_replace_another_kind_of_file(
-    predict: Predict, image_folder: Path, tmp_path: Path, name: str, format: tuple[str, ...]
+    predict: Predict, image_folder: Path, tmp_path: Path, name: str, kind: str, format: tuple[str, ...]
 ) -> None:
     (tmp_path / name).write_bytes(b"kept")
     code, _, err = predict(image_folder, "--out", tmp_path / name, *format, "--force")
     assert (code, (tmp_path / name).read_bytes()) == (2, b"kept")
-    assert f"has the suffix of {Path(name).suffix[1:].upper().replace('JPG', 'JPEG')}" in err
+    assert f"has the suffix of {kind}" in err
 
 
 def test_a_hyphen_is_standard_output(

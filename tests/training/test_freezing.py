@@ -61,8 +61,23 @@ def test_more_layers_than_there_are(tiny: SimpleNamespace) -> None:
 def test_stages_out_of_order(key: str) -> None:
     stages: list[dict[str, float]] = [{"layers": 1, "until": 0.5}, {"layers": 2, "until": 0.8}]
     stages[1][key] = stages[0][key]
-    with pytest.raises(ValidationError, match=f"freeze stages must have increasing '{key}' values"):
+    value = stages[0][key]
+    with pytest.raises(
+        ValidationError, match=f"freeze stages must have increasing '{key}' values, found {value}, {value}"
+    ):
         ScheduleSettings.model_validate({"freeze": stages})
+
+
+@pytest.mark.parametrize(
+    ("settings", "found"),
+    [
+        ({"resolution": [{"size": 24, "until": 0.5}, {"size": 32, "until": 0.2}]}, "0.5, 0.2"),
+        ({"milestones": [0.75, 0.5]}, "0.75, 0.5"),
+    ],
+)
+def test_other_settings_out_of_order(settings: dict[str, Any], found: str) -> None:
+    with pytest.raises(ValidationError, match=f"found {found}"):
+        ScheduleSettings.model_validate(settings)
 
 
 def test_not_with_pretrained_weights(tiny: SimpleNamespace) -> None:

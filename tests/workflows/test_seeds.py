@@ -139,6 +139,8 @@ def test_killed_before_the_first_summary(training: Training) -> None:
         ({"seeds": [0, 1, 0]}, RecipeError, "Seed 0"),
         ({"seeds": [0, -1]}, ArgumentError, "seed must be at least 0; found -1"),
         ({"seeds": [0, 1.5]}, ArgumentError, "seed must be an integer of at least 0; found 1.5"),
+        ({"seeds": [0, None]}, ArgumentError, "seeds must be integers, such as [0, 1, 2]; found [0, None]"),
+        ({"seeds": 5}, ArgumentError, "seeds must be integers, such as [0, 1, 2]; found 5"),
         ({"seeds": "12"}, ArgumentError, "seed must be an integer of at least 0; found '1'"),
         ({"seeds": [0], "overrides": {"seed": 3}}, RecipeError, "'seed'"),
         ({"seeds": [0], "run": "full"}, RunError, "full "),

@@ -300,15 +300,15 @@ class ScheduleSettings(Settings):
 
     @model_validator(mode="after")
     def _check_stage_order(self) -> ScheduleSettings:
-        ends = [stage.until for stage in self.resolution]
-        if ends != sorted(set(ends)):
-            raise ValueError("resolution stages must have increasing 'until' values")
-        for key in ("layers", "until"):
-            values = [getattr(stage, key) for stage in self.freeze]
+        ordered: dict[str, list[float]] = {
+            "resolution stages must have increasing 'until' values": [stage.until for stage in self.resolution],
+            "freeze stages must have increasing 'layers' values": [stage.layers for stage in self.freeze],
+            "freeze stages must have increasing 'until' values": [stage.until for stage in self.freeze],
+            "milestones must be in increasing order": list(self.milestones),
+        }
+        for rule, values in ordered.items():
             if values != sorted(set(values)):
-                raise ValueError(f"freeze stages must have increasing '{key}' values")
-        if list(self.milestones) != sorted(set(self.milestones)):
-            raise ValueError("milestones must be in increasing order")
+                raise ValueError(f"{rule}, found {', '.join(map(str, values))}")
         if self.name == "one-cycle" and not self.warmup:
             raise ValueError("one-cycle starts with a warm-up, so warmup must be above 0, such as 0.3")
         return self

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from thirtytwo.errors import RecipeError, check_least
+from thirtytwo.errors import ArgumentError, RecipeError, check_least
 from thirtytwo.workflows.finish import Run
 from thirtytwo.workflows.records import progress_logger
 from thirtytwo.workflows.series import Series, open_directory, resume_series, train_each
@@ -80,7 +80,9 @@ def train_seeds(
         return SeedRuns(parent, tuple(runs), series.write(parent, planned))
 
 
-def _check_seeds(seeds: Sequence[int]) -> list[int]:
+def _check_seeds(seeds: Any) -> list[int]:
+    if not isinstance(seeds, Iterable) or None in (seeds := list(seeds)):
+        raise ArgumentError(f"seeds must be integers, such as [0, 1, 2]; found {seeds!r}.")
     for seed in seeds:
         check_least("seed", seed, 0)
     twice = sorted({seed for seed in seeds if list(seeds).count(seed) > 1})
