@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import statistics
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from result_tables import RESULTS, read_results
@@ -122,10 +123,16 @@ def record_trainings() -> str:
         summary, run = result["summary"], result["runs"][0]
         cells = [result["data"], _name(result["name"]), f"{run['trained_on']:,}"]
         cells += [_spread(summary["single"]), _spread(summary["tta"]), str(summary["n"])]
-        minutes = f"{summary['seconds']['mean'] / 60:.1f}"
+        minutes = _minutes([one["seconds"] for one in result["runs"]])
         cells += [minutes, f"{result['pflop']:.3f}", f"{_place(run, run['threads'])}, {run['precision']}"]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
+
+
+def _minutes(seconds: Sequence[float]) -> str:
+    """Median, and the range where there are several."""
+    low, high = (f"{end / 60:.1f}" for end in (min(seconds), max(seconds)))
+    return f"{statistics.median(seconds) / 60:.1f}" + (f" ({low} to {high})" if len(seconds) > 1 else "")
 
 
 def _name(name: str) -> str:

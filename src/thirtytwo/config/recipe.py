@@ -295,8 +295,10 @@ class ScheduleSettings(Settings):
     """Progressive resizing: train on smaller images first; after the last stage, images have their full size."""
     freeze: tuple[FreezeStage, ...] = ()
     """Progressive freezing: the first layers, counted from the input with the stem, are trained for fewer steps than
-    the others, which shortens the backward pass. Their learning rate follows the whole schedule within their own steps
-    (arXiv 1706.04983). BatchNorm of frozen layers still uses the statistics of each batch."""
+    the others, which shortens the backward pass: `[{layers = 2, until = 0.7}, {layers = 3, until = 0.9}]`. A layer is a
+    part of the network, or one member of a list of parts, such as a block. Their learning rate follows the whole
+    schedule within their own steps (arXiv 1706.04983). BatchNorm of frozen layers still uses the statistics of each
+    batch. Both values increase from stage to stage; not for training from pretrained weights."""
 
     @model_validator(mode="after")
     def _check_stage_order(self) -> ScheduleSettings:
