@@ -8,6 +8,13 @@ from pathlib import Path
 
 import pytest
 
+
+def run(script: str) -> None:
+    """Run a script in its own process, whose allocator no other test has changed."""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 ALLOCATOR = """
 import ctypes, sys
 from thirtytwo.cli.main import run_command
@@ -40,8 +47,7 @@ assert "allocator" in [choice.what for choice in choices]
 @pytest.mark.long
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's allocator")
 def test_allocator_is_changed_by_the_command_line_only() -> None:
-    done = subprocess.run([sys.executable, "-c", ALLOCATOR], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    run(ALLOCATOR)
 
 
 RELEASE = """
@@ -68,8 +74,7 @@ assert resident() - before < 50
 @pytest.mark.long
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's allocator")
 def test_memory_kept_for_the_next_step_is_released_after_training() -> None:
-    done = subprocess.run([sys.executable, "-c", RELEASE], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    run(RELEASE)
 
 
 BEFORE_TRAINING = """
@@ -105,5 +110,4 @@ assert sizes[0] < before - 200, (before, sizes)
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's allocator")
 def test_memory_that_was_freed_before_training_does_not_add_to_it(noise_cifar: Path, tmp_path: Path) -> None:
     script = f"DATA, RUN = {str(noise_cifar)!r}, {str(tmp_path / 'run')!r}{BEFORE_TRAINING}"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    run(script)

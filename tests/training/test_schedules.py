@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import nn
 
 from thirtytwo.config.recipe import ScheduleSettings
@@ -52,6 +53,18 @@ def test_a_single_step_and_none_at_all(name: Any) -> None:
     assert lr_factor(settings, "filters", 0, 0) == 1.0
     assert lr_factor(settings, "filters", 0, 1) == 1.0
     assert 0 <= lr_factor(settings, "filters", 1, 1) <= 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "found"),
+    [
+        ({"resolution": [{"size": 24, "until": 0.5}, {"size": 32, "until": 0.2}]}, "0.5, 0.2"),
+        ({"milestones": [0.75, 0.5]}, "0.75, 0.5"),
+    ],
+)
+def test_values_out_of_order(settings: dict[str, Any], found: str) -> None:
+    with pytest.raises(ValidationError, match=f"found {found}"):
+        ScheduleSettings.model_validate(settings)
 
 
 def torchs(make: Any, steps: int, lr: float = 0.5) -> list[float]:

@@ -9,14 +9,14 @@ from thirtytwo.errors import RecipeError
 from thirtytwo.models.base import Network
 
 
-def layers_until(net: Network, schedule: ScheduleSettings) -> dict[nn.Parameter, float]:
-    """Fraction of all steps up to which each parameter of the layers in `schedule.freeze` is trained.
+def trained_until(net: Network, schedule: ScheduleSettings) -> dict[nn.Parameter, float]:
+    """Fraction of all steps up to which each parameter that stops before the others is trained.
 
     Raises:
-        RecipeError: the network has fewer layers.
+        RecipeError: the network has fewer layers than `schedule.freeze` names.
     """
     layers, parameters = net.layers(), dict(net.named_parameters())
-    found: dict[nn.Parameter, float] = {}
+    found = dict.fromkeys(net.parameter_groups().get("stem_bias", []), schedule.stem_bias_until)
     for stage in schedule.freeze:
         if stage.layers > len(layers):
             raise RecipeError(
@@ -24,18 +24,6 @@ def layers_until(net: Network, schedule: ScheduleSettings) -> dict[nn.Parameter,
                 f"Write at most layers = {len(layers)}.",
             )
         for name in (name for layer in layers[: stage.layers] for name in layer):
-            if parameters[name].requires_grad:  # some never train
-                found.setdefault(parameters[name], stage.until)
-    return found
-
-
-def trained_until(net: Network, schedule: ScheduleSettings) -> dict[nn.Parameter, float]:
-    """Fraction of all steps up to which each parameter that stops before the others is trained.
-
-    Raises:
-        RecipeError: the network has fewer layers than `schedule.freeze` names.
-    """
-    found = layers_until(net, schedule)
-    for bias in net.parameter_groups().get("stem_bias", []):
-        found[bias] = min(found.get(bias, 1.0), schedule.stem_bias_until)
+            if (parameter := parameters[name]).requires_grad:  # the filters of a whitening stem are never trained
+                found[parameter] = min(found.get(parameter, 1.0), stage.until)
     return found

@@ -16,7 +16,7 @@ from thirtytwo.models import Network
 from thirtytwo.tensors import generator_for
 from thirtytwo.training.batches import TrainingBatches
 from thirtytwo.training.distillation import Teacher
-from thirtytwo.training.freezing import layers_until, trained_until
+from thirtytwo.training.freezing import trained_until
 from thirtytwo.training.losses import Loss, distillation
 from thirtytwo.training.optimizers import build_optimizer
 from thirtytwo.training.processes import current
@@ -75,8 +75,8 @@ class ClassifierModule(lightning.LightningModule):
         schedule = self.recipe.schedule
         images = schedule.batch_size * schedule.accumulate
         roles = self.net.parameter_groups()
-        until = layers_until(self.net, schedule)
-        optimizer = build_optimizer(roles, self.recipe.optimizer, images, self._arithmetic, self._scales, until)
+        settings, until = self.recipe.optimizer, self._trained_until
+        optimizer = build_optimizer(roles, settings, images, self._arithmetic, self._scales, until)
         factors: list[Callable[[int], float]] = [
             partial(self._factor, group["role"], group["until"]) for group in optimizer.param_groups
         ]

@@ -35,7 +35,7 @@ from thirtytwo.models.timm import fit_to_images
 from thirtytwo.rundir import RunDir
 from thirtytwo.training.distillation import check_teacher
 from thirtytwo.training.fit import InitializedNetwork, initialize_network
-from thirtytwo.training.freezing import layers_until
+from thirtytwo.training.freezing import trained_until
 from thirtytwo.training.hardware import Hardware, choose_hardware
 from thirtytwo.training.losses import class_weights, resolve_class_weights
 from thirtytwo.training.optimizers import build_optimizer
@@ -251,7 +251,7 @@ def _check_with_data(
     check_calibration_run(dataset, calibrated_by)
     check_augment(recipe.augment, dataset.classes)
     check_training(recipe, dataset.classes, parts.val is not None)
-    layers_until(initialized.net, recipe.schedule)
+    trained_until(initialized.net, recipe.schedule)
 
 
 def _resolve_with_network(
