@@ -70,7 +70,7 @@ def _describe(kind: type[BaseModel], error: ValidationError) -> list[str]:
     return sentences
 
 
-EXPECTED = {"model_type": "a table", "dict_type": "a table", "tuple_type": "a list"}
+EXPECTED = {"model_type": "a table", "dict_type": "a table", "tuple_type": "a list in square brackets"}
 """Expected types in TOML's terms, by pydantic's error type, where pydantic's own text would be unclear."""
 
 
