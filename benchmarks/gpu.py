@@ -67,6 +67,7 @@ SHORT: dict[str, Any] = {
 }
 HARDEST: dict[str, Any] = {"train.selection.share": 0.75, "schedule.warmup": 0.05}
 FREEZE = [{"layers": 2, "until": 0.7}, {"layers": 3, "until": 0.9}]
+FREEZE_EARLIER = [{"layers": 2, "until": 0.55}, {"layers": 3, "until": 0.8}]
 LATER: dict[str, Any] = SHORT | {LATE: [{"size": 20, "until": 0.3}, {"size": 24, "until": 0.65}]}
 THIN = _network(*GROUPS[:2], GROUPS[2] | {"body_width": 256})
 HALF = LATER | THIN
@@ -80,6 +81,8 @@ SWEEP: dict[str, dict[str, Any]] = {
     "hardest 75 %, 6 epochs, 32 pixels later": HARDEST
     | {"schedule.epochs": 6, LATE: [{"size": 20, "until": 0.15}, {"size": 24, "until": 0.6}]},
     "hardest 75 %, 6 epochs, first layers frozen": HARDEST | {"schedule.epochs": 6, "schedule.freeze": FREEZE},
+    "hardest 75 %, 6 epochs, first layers frozen earlier": HARDEST
+    | {"schedule.epochs": 6, "schedule.freeze": FREEZE_EARLIER},
     "short, 32 pixels later": LATER,
     "half": HALF,
     "half, hardest 60 %": HALF | {"train.selection.share": 0.6},
