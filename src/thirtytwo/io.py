@@ -194,11 +194,9 @@ def _mode(path: Path) -> int:
 TEXT = "text"
 """The format of text for people, for which any suffix will do but those of other kinds of files."""
 FORMATS = {
-    ".apng": "PNG",
     ".avif": "AVIF",
     ".dib": "BMP",
     ".bmp": "BMP",
-    ".ckpt": "PyTorch",
     ".csv": "CSV",
     ".gif": "GIF",
     ".heic": "HEIC",
@@ -216,15 +214,17 @@ FORMATS = {
     ".npz": "NumPy",
     ".onnx": "ONNX",
     ".parquet": "Parquet",
+    ".pdf": "PDF",
+    ".apng": "PNG",
+    ".png": "PNG",
     ".pbm": "PPM",
     ".pgm": "PPM",
     ".pnm": "PPM",
     ".ppm": "PPM",
+    ".ckpt": "PyTorch",
     ".pt": "PyTorch",
     ".pth": "PyTorch",
     ".safetensors": "safetensors",
-    ".pdf": "PDF",
-    ".png": "PNG",
     ".tif": "TIFF",
     ".tiff": "TIFF",
     ".webp": "WEBP",
@@ -253,7 +253,7 @@ def check_writable(path: Path, *, force: bool, format: str = "", option: str = "
         usual = next((suffix for suffix in reversed(FORMATS) if FORMATS[suffix] == format), ".txt")
         raise OutputError(
             f"{path} has the suffix of {meant}, but {format} would be written to it.",
-            f"Name a file that ends in {usual}, or choose another format.",
+            f"Name a file that ends in {usual}.",
         )
     try:
         existing = "folder" if is_directory(path) else "file" if is_file(path) else ""

@@ -91,7 +91,7 @@ def train_folds(
         folds = int(read_summary(Path(run)).get("folds") or 0) or None
     check_least("folds", folds, 2)
     if folds is None or not 2 <= folds <= MOST:
-        raise RecipeError(f"The number of folds is {folds}; expected 2 to {MOST}.", "Example: --folds 5")
+        raise RecipeError(f"The number of folds is {folds}; expected 2 to {MOST}.", "Choose 5, for example.")
     series = Series(data, None if recipe is None else str(recipe), changes, folds)
     root = None if data_root is None else Path(data_root)
     planned = list(range(1, folds + 1))
