@@ -94,6 +94,19 @@ def test_truncated_and_foreign_members(tmp_path):
         open_undecoded(file)
 
 
+@pytest.mark.parametrize(("offset", "value"), [((6, 8), 1), ((8, 10), 9)], ids=["encrypted", "Deflate64"])
+def test_members_that_cannot_be_unpacked(offset, value, tmp_path):
+    """`offset`: of the flags, and of the compression method, in the local and the central header of a member."""
+    file = tmp_path / "a.npz"
+    write(file, np.savez_compressed, x_train=images(12, 8, 8, 3), y_train=LABELS)
+    content = bytearray(file.read_bytes())
+    for start, place in zip((b"PK\x03\x04", b"PK\x01\x02"), offset, strict=True):
+        content[content.find(start) + place] = value
+    file.write_bytes(content)
+    with pytest.raises(DataError, match="encrypted, or compressed in a way"):
+        open_undecoded(str(file))
+
+
 def test_images_beside_an_npz_file_come_first(make, tmp_path):
     make.tree(tmp_path, {"cat": 2, "dog": 2})
     write(tmp_path / "features.npz", x_train=images(12, 8, 8, 3), y_train=LABELS)

@@ -72,13 +72,13 @@ def _open(file: Path) -> Mapping[str, Any]:
     """The arrays by name; those that are not compressed are mapped from the file instead of read.
 
     Raises:
-        DataError: damaged, or with pickled objects.
+        DataError: damaged, encrypted, or with pickled objects.
     """
     try:
         with zipfile.ZipFile(file) as archive:
             members = [member for member in archive.infolist() if member.filename.endswith(_MEMBER)]
             return {member.filename.removesuffix(_MEMBER): _array(file, archive, member) for member in members}
-    except (OSError, ValueError, zipfile.BadZipFile, zlib.error, EOFError, MemoryError) as error:
+    except (OSError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error, EOFError, MemoryError) as error:
         raise DataError(f"{file} {_reason(error)}.", "Save it with numpy.savez, without objects.") from None
 
 
@@ -88,6 +88,8 @@ def _reason(error: Exception) -> str:
         return "has arrays that are too large for the memory of this machine"
     if isinstance(error, OSError) and error.errno is not None:
         return f"cannot be read: {error.strerror}"
+    if isinstance(error, RuntimeError):  # of zipfile
+        return "is encrypted, or compressed in a way that is not supported"
     if isinstance(error, zipfile.BadZipFile | zlib.error | EOFError):
         return "is damaged, incomplete, or not a file of NumPy"
     if "allow_pickle" in str(error) or "pickle" in str(error):
