@@ -22,6 +22,15 @@ def test_empty_cells_at_the_end_of_rows_are_no_fault(make, tmp_path):
     assert len(load_dataset(write(make, tmp_path, [*table(), "cat/0.png,cat,,"]), whole=True).train) == 8
 
 
+@pytest.mark.parametrize("line", ["", "  "])
+def test_blank_lines_are_no_rows(line, make, tmp_path):
+    header, *rows = table()
+    lines = [line, header, *rows[:4], line, *rows[4:], line, line]
+    assert len(load_dataset(write(make, tmp_path, lines), whole=True).train) == 8
+    with pytest.raises(DataError, match=r"in these lines: 3\."):
+        load_dataset(write(make, tmp_path, [header, line, "cat/0.png,"]), whole=True)
+
+
 def test_one_class_is_not_a_matter_of_folders(make, tmp_path):
     file = write(make, tmp_path, ["file,label", "cat/0.png,cat", "cat/1.png,cat"])
     with pytest.raises(DataError) as caught:

@@ -111,7 +111,7 @@ def _stamp(path: Path) -> list[str | int]:
 
 
 def read_rows(file: Path, *, strip: bool = True, least: int = 2) -> list[tuple[int, list[str]]]:
-    """Line number and cells of each row, the header first; separator and encoding are detected.
+    """Line number and cells of each row, the header first, without blank lines; separator and encoding are detected.
 
     Args:
         file: the CSV file.
@@ -132,11 +132,15 @@ def read_rows(file: Path, *, strip: bool = True, least: int = 2) -> list[tuple[i
         raise DataError(f"{file} cannot be read: {error.strerror}.", fix) from None
     text = _decode(content)
     _refuse_binary(file, content, text)
-    first = text.split("\n", 1)[0]
+    first = next((line for line in text.splitlines() if line.strip()), "")
     separator = max(",;\t", key=first.count)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
     try:
-        rows = [(reader.line_num, [cell.strip() for cell in cells] if strip else cells) for cells in reader]
+        rows = [
+            (reader.line_num, [cell.strip() for cell in cells] if strip else cells)
+            for cells in reader
+            if len(cells) > 1 or any(map(str.strip, cells))
+        ]
     except csv.Error as error:
         long = f"a quotation mark is not closed, or a cell has more than {csv.field_size_limit():,} characters"
         reason = long if "limit" in str(error) else "its quotation marks or line breaks are not those of a CSV file"
