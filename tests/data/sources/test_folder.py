@@ -252,3 +252,10 @@ def test_groups_by_pattern(make, tmp_path):
     sides = [{file.split("/")[1] for file in part.files} for part in (data.train, data.test)]
     assert sides[0] | sides[1] == {"p1", "p2", "p3", "p4", "loose"}
     assert not sides[0] & sides[1]
+
+
+def test_a_path_without_the_part_that_names_a_group_has_no_group(make, tmp_path):
+    root = make.tree(tmp_path / "set", {"a": 8, "b": 8, "b/p1": 2})
+    data = load_dataset(str(root), group_by=r"[ab]/(p\d/)?")
+    for part in (data.train, data.test):
+        assert {file[0] for file in part.files} == {"a", "b"}

@@ -200,6 +200,8 @@ def _part(root: Path, images: list[tuple[str, Path]], classes: tuple[str, ...]) 
 def _grouped(root: Path, parts: dict[Split, UndecodedPart], request: Request) -> dict[Split, UndecodedPart]:
     """Add the group of each image: the match of the pattern `group_by` in its path, or the first capture group.
 
+    An image without a match, or with an empty one, is in no group.
+
     Raises:
         DataError: not a regular expression, or it matches no path.
     """
@@ -215,7 +217,7 @@ def _grouped(root: Path, parts: dict[Split, UndecodedPart], request: Request) ->
 
     def group(file: str) -> str | None:
         found = pattern.search(file)
-        return None if found is None else (found[1] or "" if pattern.groups else found[0])
+        return None if found is None else (found[1] if pattern.groups else found[0]) or None
 
     named = {name: [group(file) for file in part.files or ()] for name, part in parts.items()}
     if not any(one is not None for groups in named.values() for one in groups):
