@@ -19,10 +19,12 @@ import pytest
 
 from thirtytwo.cli.main import run_command
 from thirtytwo.errors import ClusterError, MissingExtraError
-from thirtytwo.scale import address
+from thirtytwo.scale import address, versions
 from thirtytwo.scale import cluster as module
 from thirtytwo.scale.address import Address, parse_address
 from thirtytwo.scale.cluster import open_cluster
+from thirtytwo.scale.nodes import check_workers, on_a_worker, reported_losses
+from thirtytwo.scale.versions import Versions, same_versions
 
 pytestmark = pytest.mark.timeout(900)
 needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="needs the extra scale")
@@ -194,14 +196,14 @@ def test_lost_work_is_one_sentence_and_bugs_stay() -> None:
     ray = module.import_ray()
     errors = ray.exceptions
     for lost in (errors.RayActorError(), errors.NodeDiedError("The node died.\nMore."), ConnectionError("closed")):
-        with pytest.raises(ClusterError) as caught, module.reported_losses(ray):
+        with pytest.raises(ClusterError) as caught, reported_losses(ray):
             raise lost
         assert "\n" not in str(caught.value)
     lost_there = errors.RayTaskError("work", "Traceback", errors.NodeDiedError("The node died.")).as_instanceof_cause()
-    with pytest.raises(ClusterError, match="The node died"), module.reported_losses(ray):
+    with pytest.raises(ClusterError, match="The node died"), reported_losses(ray):
         raise lost_there
     bug = errors.RayTaskError("work", "Traceback", ValueError("a bug")).as_instanceof_cause()
-    with pytest.raises(ValueError, match="Traceback"), module.reported_losses(ray):
+    with pytest.raises(ValueError, match="Traceback"), reported_losses(ray):
         raise bug
 
 
@@ -212,15 +214,15 @@ def test_a_job_is_not_followed_on_a_head_without_cores() -> None:
     module.import_ray()
     nodes = [{"Alive": True, "Resources": {"CPU": 4.0}, "NodeID": "b" * 56}]
     nodes.insert(0, {"Alive": True, "Resources": {}, "NodeID": "a" * 56})
-    assert module.on_a_worker(SimpleNamespace(nodes=lambda: nodes)).node_id == "b" * 56
+    assert on_a_worker(SimpleNamespace(nodes=lambda: nodes)).node_id == "b" * 56
 
 
 @pytest.mark.long
 @pytest.mark.filterwarnings("default")
 def test_workers_without_the_extra(cluster: Any) -> None:
-    module.check_workers(cluster.ray)
+    check_workers(cluster.ray)
     with pytest.raises(ClusterError) as caught:
-        module.check_workers(cluster.ray, ("pyarrow", "no_such_library"))
+        check_workers(cluster.ray, ("pyarrow", "no_such_library"))
     assert "'no_such_library'" in caught.value.message
     assert "pyarrow" not in caught.value.message
     assert "thirtytwo[scale]" in str(caught.value.fix)
@@ -500,13 +502,13 @@ def test_a_worker_that_cannot_do_the_work(
     ],
 )
 def test_advice_fits_what_differs(there: tuple[str, str], here: tuple[str, str], advice: str) -> None:
-    assert advice in module._same_versions(module.Versions(*there), module.Versions(*here))
+    assert advice in same_versions(Versions(*there), Versions(*here))
 
 
 @needs_ray
 @pytest.mark.slow
 def test_a_cluster_that_does_not_say_its_versions(monkeypatch: pytest.MonkeyPatch, web_server: int) -> None:
-    monkeypatch.setattr(module, "VERSIONS_SECONDS", 1.0)
+    monkeypatch.setattr(versions, "VERSIONS_SECONDS", 1.0)
     ray = module.import_ray()
     error = module._connection_error(ray, parse_address(f"ray://127.0.0.1:{web_server}"), ValueError("a\n  last line."))
     assert error.message.endswith("failed: last line.")

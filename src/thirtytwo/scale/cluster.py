@@ -1,41 +1,29 @@
-"""Connect to a Ray cluster, or start one on this machine, and check that its workers can do the work."""
+"""Connect to a Ray cluster, or start one on this machine."""
 
 from __future__ import annotations
 
 import logging
 import os
 import platform
-import re
 import signal
 import sys
 import tempfile
 import threading
 import time
-import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 from thirtytwo.errors import ClusterError, require
 from thirtytwo.io import expand_home
-from thirtytwo.machine import package_version
 from thirtytwo.process import library_attribute, quiet_loggers
-from thirtytwo.scale.address import CHECK, EXTRA, HEAD_PORT, Address, check_reachable, is_open, parse_address
-from thirtytwo.text import first_line
+from thirtytwo.scale.address import CHECK, EXTRA, Address, check_reachable, is_open, parse_address
+from thirtytwo.scale.nodes import NEEDED, check_workers
+from thirtytwo.scale.versions import Versions, ask_versions, same_versions, versions_in
 
-PROBE_SECONDS = 60.0
-"""Time for a worker to start and report what is installed."""
-VERSIONS_SECONDS = 30.0
-"""Time for a cluster to say which versions it runs, for which it starts a process."""
-ATTEMPTS = 3
-"""How often it is asked."""
 STARTS, STARTS_SECONDS = 6, 60.0
 """How often a client server is asked to start a process for this client, and the time after which it no longer is."""
-NEEDED = ("pandas", "pyarrow", "onnxruntime")
-"""Modules that the extra installs and every worker needs."""
-TRAINING = ("torch", "lightning", "optuna")
-"""Modules that the extra `train` installs and workers need for trials of a tuning."""
 _ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 """Variables that Ray reads when it is imported: no usage reports, and no warning about workers without a GPU."""
 FORKING = "GRPC_ENABLE_FORK_SUPPORT=0"
@@ -45,7 +33,6 @@ _FAILED_START = ("Starting Ray client server failed", "Proxy failed to Connect t
 """Errors of a client server whose process for a client has died, or does not respond."""
 _SHOWN = "_worker_logs_enabled"
 """Whether Ray prints on this command's standard output that workers died, although their work is repeated."""
-_VERSIONS = re.compile(r"Ray: (\S+)\s+Python: (\S+)")
 
 
 _LOG_LEVEL = b"Set ray log level from environment variable"
@@ -160,7 +147,7 @@ def _connect_or_start(ray: Any, cpus: int | None, connection: ExitStack, *, star
     except Exception as error:  # none runs, it has ended without `ray stop`, or it has other versions
         ray.shutdown()
         connection.close()
-        if _versions(error):
+        if versions_in(error):
             raise _connection_error(ray, Address("running"), error) from error
         if not start:
             raise ClusterError(
@@ -250,12 +237,12 @@ def _connection_error(ray: Any, address: Address, error: BaseException) -> Clust
             f"The Ray cluster {address} could not start a process for this client: {reason}.",
             f"Run the command again. Where this happens often, start the head node with {FORKING}.",
         )
-    found = _versions(error)
+    found = versions_in(error)
     here = found[1] if found else Versions(ray.__version__, platform.python_version())
-    there = found[0] if found else _ask_versions(address) if address.kind == "client" else None
+    there = found[0] if found else ask_versions(address) if address.kind == "client" else None
     if there is not None and (found or there.release != here.release):
         return ClusterError(
-            f"The Ray cluster {address} runs {there}; this process runs {here}.", _same_versions(there, here)
+            f"The Ray cluster {address} runs {there}; this process runs {here}.", same_versions(there, here)
         )
     if address.kind == "any":  # there is no address that could be wrong
         return ClusterError(
@@ -268,84 +255,6 @@ def _connection_error(ray: Any, address: Address, error: BaseException) -> Clust
     elif address.kind == "client":
         fix = f"{CHECK} The cluster did not say which versions it runs; this process runs {here}, as it has to."
     return ClusterError(f"The connection to the Ray cluster {address} failed: {reason}.", fix)
-
-
-class Versions(NamedTuple):
-    """Versions of Ray and Python of a process."""
-
-    ray: str
-    python: str
-
-    @property
-    def release(self) -> tuple[str, str]:
-        """What has to be equal: Ray, and Python's minor version."""
-        return self.ray, ".".join(self.python.split(".")[:2])
-
-    def __str__(self) -> str:
-        return f"Ray {self.ray} and Python {self.python}"
-
-
-def _same_versions(there: Versions, here: Versions) -> str:
-    """How to make the versions equal."""
-    if there.ray == here.ray:
-        return f"Use Python {there.python} here, or start the cluster with Python {here.python}."
-    python = "" if there.release[1] == here.release[1] else f"under Python {there.release[1]} "
-    return f'Install the same versions, for example here {python}with: pip install "ray=={there.ray}"'
-
-
-def _versions(error: BaseException) -> tuple[Versions, Versions] | None:
-    """Versions of the cluster and of this process, where an error says that they differ."""
-    chain: list[str] = []
-    cause: BaseException | None = error
-    while cause is not None:
-        chain.append(str(cause))
-        cause = cause.__cause__ or cause.__context__
-    found = [Versions(*pair) for pair in _VERSIONS.findall("\n".join(chain))]
-    return (found[0], found[1]) if len(found) > 1 else None
-
-
-def _ask_versions(address: Address) -> Versions | None:
-    """The versions of a client server; None if it does not say them.
-
-    The server starts a process for each client, which can fail on a busy machine, so that it is asked again.
-    """
-    for attempt in range(ATTEMPTS):
-        if attempt:
-            time.sleep(1)
-        try:
-            found = _ask_once(f"{address.host}:{address.port}")
-        except Exception:  # another protocol, or no access: the error that led here is reported
-            return None
-        if found is not None:
-            return found
-    return None
-
-
-def _ask_once(place: str) -> Versions | None:
-    """The versions of a client server; None if it starts no process for this client.
-
-    The messages are protocol buffers alone, which all versions understand, while `ray.init` also sends pickled objects.
-    """
-    from ray._private.grpc_utils import init_grpc_channel
-    from ray.core.generated import ray_client_pb2, ray_client_pb2_grpc
-
-    messages: Any = ray_client_pb2  # generated modules, without types
-    stubs: Any = ray_client_pb2_grpc
-    sent = [
-        messages.DataRequest(req_id=1, init=messages.InitRequest(ray_init_kwargs="{}")),
-        messages.DataRequest(req_id=2, connection_info=messages.ConnectionInfoRequest()),
-        messages.DataRequest(req_id=3, connection_cleanup=messages.ConnectionCleanupRequest()),
-    ]
-    client = [("client_id", uuid.uuid4().hex), ("reconnecting", "False")]
-    channel = init_grpc_channel(place, asynchronous=False)  # with the user's token or TLS
-    try:
-        ask = stubs.RayletDataStreamerStub(channel).Datapath
-        for answer in ask(iter(sent), metadata=client, timeout=VERSIONS_SECONDS):
-            if answer.WhichOneof("type") == "connection_info":
-                return Versions(answer.connection_info.ray_version, answer.connection_info.python_version)
-    finally:
-        channel.close()
-    return None
 
 
 def _match_authentication(ray: Any, place: str | None, connection: ExitStack) -> None:
@@ -401,111 +310,3 @@ def _without_log_level() -> Iterator[None]:
             written.seek(0)
             rest = b"".join(line for line in written if _LOG_LEVEL not in line)
             os.write(2, rest)
-
-
-@contextmanager
-def reported_losses(ray: Any) -> Iterator[None]:
-    """Turn the loss of workers, or of the cluster, into an error; errors of what runs there stay as they are.
-
-    Raises:
-        ClusterError: workers are lost again and again, or the connection is.
-    """
-    try:
-        yield
-    except (ray.exceptions.RayError, ConnectionError) as error:
-        cause: BaseException | None = error
-        while isinstance(cause, ray.exceptions.RayTaskError):  # what ran there raised it, or could not begin
-            cause = cause.cause
-        if not isinstance(cause, ray.exceptions.RayError | ConnectionError):
-            raise
-        if isinstance(cause, ray.exceptions.UserCodeException):
-            raise
-        raise ClusterError(
-            f"The Ray cluster lost the work: {first_line(cause)}.",
-            "See ray status and Ray's logs for the reason, such as too little memory on a machine; the same command "
-            "continues with what is missing.",
-        ) from error
-
-
-def check_workers(ray: Any, modules: Sequence[str] = NEEDED) -> None:
-    """Check that every node with CPU cores has thirtytwo in this version, and `modules`.
-
-    Raises:
-        ClusterError: one does not, or does not respond.
-    """
-    here = package_version("thirtytwo")
-    probe = ray.remote(num_cpus=0, max_retries=1)(_make_probe(tuple(modules)))
-    nodes = _worker_nodes(ray)
-    if not nodes:
-        raise ClusterError(
-            "The Ray cluster has no worker with CPU cores.", f"Add one with: ray start --address HEAD:{HEAD_PORT}"
-        )
-    asked = [(node, probe.options(scheduling_strategy=_only_on(node["NodeID"])).remote()) for node in nodes]
-    for node, answer in asked:
-        where = f"The Ray worker {node.get('NodeManagerHostname') or node['NodeManagerAddress']}"
-        try:
-            found = ray.get(answer, timeout=PROBE_SECONDS)
-        except ray.exceptions.GetTimeoutError:
-            raise ClusterError(
-                f"{where} did not start a process within {PROBE_SECONDS:g} seconds.", "Check it with: ray status"
-            ) from None
-        except ray.exceptions.RayError as error:
-            reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-            raise ClusterError(f"{where} failed: {reason.strip().rstrip('.')}.", "Check it with: ray status") from error
-        if found["missing"]:
-            extras = f"train,{EXTRA}" if set(TRAINING) & set(found["missing"]) else EXTRA
-            raise ClusterError(
-                f"{where} lacks {', '.join(map(repr, found['missing']))}.",
-                f'Install it there with: pip install "thirtytwo[{extras}]"',
-            )
-        if found["version"] != here:
-            raise ClusterError(
-                f"{where} has thirtytwo {found['version']}; this process has {here}.",
-                f'Install the same version there: pip install "thirtytwo[{EXTRA}]=={here}"',
-            )
-
-
-def on_a_worker(ray: Any) -> Any:
-    """Where a process runs that reserves no core: on a checked machine, unlike a head that has no cores for workers."""
-    return _only_on(_worker_nodes(ray)[0]["NodeID"])
-
-
-def _worker_nodes(ray: Any) -> list[dict[str, Any]]:
-    return [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) > 0]
-
-
-def enter_folder(folder: str) -> None:
-    """Change to the folder in which a user's relative paths are meant, on a worker.
-
-    Raises:
-        ClusterError: the worker does not see the folder.
-    """
-    try:
-        os.chdir(folder)
-    except OSError as error:
-        raise ClusterError(
-            f"The Ray worker {platform.node()} does not see the folder {folder}: {error.strerror}.",
-            "Run the command in a folder that all machines share, or give absolute paths or an address such as s3://….",
-        ) from None
-
-
-def _only_on(node: str) -> Any:
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-    return NodeAffinitySchedulingStrategy(node, soft=False)
-
-
-def _make_probe(modules: tuple[str, ...]) -> Callable[[], dict[str, Any]]:
-    """A function that reports what is installed; a closure, which Ray sends by value to workers without thirtytwo."""
-
-    def probe() -> dict[str, Any]:
-        from importlib.metadata import PackageNotFoundError, version
-        from importlib.util import find_spec
-
-        missing = [name for name in ("thirtytwo", *modules) if find_spec(name) is None]
-        try:
-            return {"missing": missing, "version": version("thirtytwo")}
-        except PackageNotFoundError:  # a checkout that is not installed
-            return {"missing": missing, "version": "0+unknown"}
-
-    return probe

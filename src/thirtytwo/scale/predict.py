@@ -15,9 +15,10 @@ from thirtytwo.errors import ThirtytwoError
 from thirtytwo.inference.views import Tta
 from thirtytwo.io import lock_directory
 from thirtytwo.process import quiet_loggers
-from thirtytwo.scale.cluster import Cluster, import_ray, on_a_worker, open_cluster, reported_losses
+from thirtytwo.scale.cluster import Cluster, import_ray, open_cluster
 from thirtytwo.scale.failures import NO_FAILURE, as_failure, raise_failure
 from thirtytwo.scale.job import Job, Request, count_results, finished, make_request, start_or_continue
+from thirtytwo.scale.nodes import on_a_worker, reported_losses
 from thirtytwo.scale.shards import Shard, to_table
 from thirtytwo.scale.store import Store, open_store
 from thirtytwo.scale.worker import ShardClassifier

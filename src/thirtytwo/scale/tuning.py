@@ -18,7 +18,8 @@ from thirtytwo.config.recipe import Recipe
 from thirtytwo.errors import ClusterError, require
 from thirtytwo.process import environment
 from thirtytwo.scale.address import EXTRA, HEAD_PORT
-from thirtytwo.scale.cluster import NEEDED, TRAINING, Cluster, enter_folder
+from thirtytwo.scale.cluster import Cluster
+from thirtytwo.scale.nodes import NEEDED, TRAINING, enter_folder
 from thirtytwo.text import counted
 from thirtytwo.workflows.study import FILE
 from thirtytwo.workflows.trial import (

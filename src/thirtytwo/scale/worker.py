@@ -14,9 +14,9 @@ from thirtytwo.data.sources.tables import image_source
 from thirtytwo.errors import ClusterError, DataError, InputError, OutputError, ThirtytwoError, require
 from thirtytwo.inference.classifier import Classifier, NamedImage, Prediction, UnreadableImage
 from thirtytwo.scale.address import EXTRA
-from thirtytwo.scale.cluster import enter_folder
 from thirtytwo.scale.failures import FIELDS, NO_FAILURE, as_failure
 from thirtytwo.scale.job import ERRORS, JOB, PREDICTIONS, Job, Request, read_job
+from thirtytwo.scale.nodes import enter_folder
 from thirtytwo.scale.shards import Shard, from_table
 from thirtytwo.scale.store import MISSING, Store, check_store, open_store, read_ahead
 from thirtytwo.text import escape_bytes
