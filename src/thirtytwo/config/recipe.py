@@ -4,8 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field, field_serializer, model_validator
+from pydantic import Field, model_validator
 
+from thirtytwo.config.augmentation import AugmentSettings as AugmentSettings
+from thirtytwo.config.augmentation import ImageSettings as ImageSettings
+from thirtytwo.config.optimization import ADAPTIVE as ADAPTIVE
+from thirtytwo.config.optimization import ADAPTIVE_RATE as ADAPTIVE_RATE
+from thirtytwo.config.optimization import FreezeStage as FreezeStage
+from thirtytwo.config.optimization import OptimizerSettings as OptimizerSettings
+from thirtytwo.config.optimization import ScheduleSettings as ScheduleSettings
 from thirtytwo.config.settings import Settings
 
 MAX_SEED, MAX_COUNT = 10**18, 10**12
@@ -69,115 +76,6 @@ class DataSettings(Settings):
         return self
 
 
-class ImageSettings(Settings):
-    """Augmentation of single training images; every strength is sampled anew for each image."""
-
-    flip: Literal["none", "random", "alternating"] = "random"
-    """Horizontal flip; `alternating`: random in the first epoch, then flipped every other epoch (arXiv 2404.00498)."""
-    translate: int = Field(0, ge=0, le=16)
-    """Maximum translation in pixels, in both directions; also known as random crop with padding."""
-    cutout: int = Field(0, ge=0, le=1024)
-    """Side in pixels of one square replaced by the mean color; 0: none (arXiv 1708.04552)."""
-    rotate: float = Field(0.0, ge=0, le=180)
-    """Maximum rotation in degrees, in either direction."""
-    zoom: float = Field(0.0, ge=0, lt=1)
-    """Maximum relative change of scale: 0.2 samples factors from 0.8 to 1.2."""
-    shear: float = Field(0.0, ge=0, le=60)
-    """Maximum shear in degrees, in either direction."""
-    crop: tuple[Annotated[float, Field(gt=0, le=1)], ...] = ()
-    """Random resized crop: smallest and largest share of the image's area that a crop covers, such as [0.35, 1.0], as
-    in torchvision's RandomResizedCrop; empty: off."""
-    crop_ratio: tuple[Annotated[float, Field(gt=0)], ...] = (0.75, 1.3333)
-    """Smallest and largest ratio of a crop's width to its height."""
-    fill: Literal["reflect", "edge", "mean"] = "reflect"
-    """How translation, rotation, zoom and shear fill the uncovered border: with the mirrored image, its edge pixels, or
-    the mean color."""
-    brightness: float = Field(0.0, ge=0, le=2)
-    """Maximum relative change of brightness: 0.4 samples factors from 0.6 to 1.4."""
-    contrast: float = Field(0.0, ge=0, le=2)
-    """Maximum relative change of contrast, as with `brightness`."""
-    saturation: float = Field(0.0, ge=0, le=2)
-    """Maximum relative change of saturation, as with `brightness`."""
-    hue: float = Field(0.0, ge=0, le=0.5)
-    """Maximum rotation of the hue, as a fraction of the color circle, in either direction."""
-    policy: str | tuple[str, ...] = "none"
-    """Published policy (`autoaugment`, `randaugment`, `trivialaugment` or `augmix`) or the name of a registered
-    augmentation; a list is applied in its order."""
-    magnitude: Annotated[float, Field(ge=0, le=30)] | None = None
-    """Magnitude of the policy, 0 to 30; the published value where not given: 9, or 30 for `trivialaugment`, which
-    samples from 0 to it. `autoaugment` has no magnitude."""
-    num_ops: Annotated[int, Field(ge=1, le=10)] | None = None
-    """Number of operations that `randaugment` applies to each image; 2 where not given."""
-    erase: float = Field(0.0, ge=0, le=1)
-    """Probability that a rectangle of 2 to 33 % of the image is replaced by noise (random erasing, arXiv
-    1708.04896)."""
-
-    @model_validator(mode="after")
-    def _check_crop(self) -> ImageSettings:
-        if self.crop and (len(self.crop) != 2 or self.crop[0] > self.crop[1]):
-            raise ValueError("crop must be a smallest and a largest share of the area, such as [0.35, 1.0], or []")
-        if len(self.crop_ratio) != 2 or self.crop_ratio[0] > self.crop_ratio[1]:
-            raise ValueError("crop_ratio must be a smallest and a largest ratio, such as [0.75, 1.33]")
-        return self
-
-    @property
-    def policies(self) -> tuple[str, ...]:
-        """`policy` as a tuple without `none`."""
-        names = (self.policy,) if isinstance(self.policy, str) else self.policy
-        return tuple(name for name in names if name != "none")
-
-
-POLICY_KEYS = {
-    "autoaugment": (),
-    "randaugment": ("magnitude", "num_ops"),
-    "trivialaugment": ("magnitude",),
-    "augmix": ("magnitude",),
-}
-"""Keys of `[augment]` that each built-in policy reads; policies of other packages may read both."""
-
-
-class AugmentSettings(ImageSettings):
-    """Augmentation of training images, in batches on the device; every strength is sampled anew for each image."""
-
-    mixup: float = Field(0.0, ge=0, le=1000)
-    """α of MixUp: two images and their labels are blended with a weight from Beta(α, α); 0: off (arXiv 1710.09412)."""
-    cutmix: float = Field(0.0, ge=0, le=1000)
-    """α of CutMix: a box of another image is pasted in and labels are mixed by its area; 0: off (arXiv 1905.04899)."""
-    mix_share: float = Field(1.0, ge=0, le=1)
-    """Fraction of the images that are mixed; where MixUp and CutMix are both on, each is equally likely."""
-    classes: dict[str, ImageSettings] = Field(default_factory=dict)
-    """`[augment.classes.cat]`: overrides any key above `mixup` for images of one class; other keys keep their
-    values."""
-
-    @field_serializer("classes")
-    def _drop_unset(self, classes: dict[str, ImageSettings]) -> dict[str, Any]:
-        return {name: own.model_dump(mode="json", exclude_unset=True) for name, own in classes.items()}
-
-    @model_validator(mode="after")
-    def _check_policy_options(self) -> AugmentSettings:
-        for name in (None, *self.classes):
-            own = self if name is None else self.classes[name]
-            policies = self.of_class(name).policies
-            read = {key for policy in policies for key in POLICY_KEYS.get(policy, ("magnitude", "num_ops"))}
-            for key in ("magnitude", "num_ops"):
-                if getattr(own, key) is not None and key not in read:
-                    place = key if name is None else f"classes.{name}.{key}"
-                    named = " and ".join(policies) or "none"
-                    raise ValueError(f"{place!r} is set, but the policy {named!r} does not use it")
-        return self
-
-    @property
-    def crops(self) -> bool:
-        """Whether images of any class are cropped at random."""
-        return bool(self.crop) or any(own.crop for own in self.classes.values())
-
-    def of_class(self, name: str | None) -> ImageSettings:
-        """Settings for one class; None: for classes without a table of their own."""
-        own = self.classes.get(name) if name is not None else None
-        overridden = {key: getattr(own, key) for key in own.model_fields_set} if own is not None else {}
-        return self.model_copy(update={**overridden, "classes": {}})
-
-
 class ModelSettings(Settings):
     """The network architecture and its options."""
 
@@ -191,129 +89,6 @@ class ModelSettings(Settings):
         """The name, with the value of the option `architecture` where it has one, such as `timm resnet18`."""
         named = self.options.get("architecture")
         return f"{self.name} {named}" if isinstance(named, str) else self.name
-
-
-class OptimizerSettings(Settings):
-    """The optimizer.
-
-    With `muon` and `sgd` the loss is summed over the batch: SGD's learning rates and weight decay are per image, so
-    they stay valid when the batch size changes; Muon's learning rate is per step and independent of the gradient's
-    scale. With timm's optimizers the loss is the mean over the batch, and learning rate and weight decay are as in the
-    papers.
-    """
-
-    name: str = "muon"
-    """`muon`: orthogonalized momentum for convolution filters, SGD for all other weights; `sgd`: SGD for all weights;
-    otherwise the name of a timm optimizer (`adamw`, `lion`, `lamb`, …; `timm_muon` and `timm_sgd` select timm's own
-    Muon and SGD)."""
-    lr: float = Field(0.24, gt=0, le=1000)
-    """Peak learning rate of the convolution filters, per step with `muon` and per image with `sgd`; with timm's
-    optimizers, of all weights, per step."""
-    momentum: float = Field(0.6, ge=0, lt=1)
-    """Momentum of the convolution filters; `muon` and `sgd` only."""
-    lr_rest: float = Field(0.053, gt=0, le=1000)
-    """Peak learning rate of biases and normalization parameters, per image; `muon` and `sgd` only."""
-    lr_head: float = Field(0.67, gt=0, le=1000)
-    """Peak learning rate of the last linear layer, per image; `muon` and `sgd` only."""
-    momentum_rest: float = Field(0.85, ge=0, lt=1)
-    """Nesterov momentum of biases, normalization parameters and the last linear layer; `muon` and `sgd` only."""
-    weight_decay: float = Field(0.0, ge=0, le=1000)
-    """Weight decay. With `muon` and `sgd`: the fraction subtracted per image, at the peak learning rate, from each
-    weight that SGD updates. With timm's optimizers: their own weight decay, of filters and linear layers without
-    biases."""
-    decay_all: bool = False
-    """Apply weight decay to biases and normalization parameters as well; timm's optimizers only."""
-    options: dict[str, Any] = Field(default_factory=dict)
-    """Further arguments of the optimizer, such as `betas`, `eps` or `momentum`; timm's optimizers only."""
-    renormalise: bool = True
-    """Rescale each layer's filters to the norm √(output channels) in every step; `muon` only."""
-    sam: float = Field(0.0, ge=0, le=100)
-    """Radius ρ of sharpness-aware minimization (SAM), which needs two passes per step; 0: off (arXiv 2010.01412)."""
-
-    @property
-    def per_image(self) -> bool:
-        """Whether the loss is summed over the batch."""
-        return self.name in ("muon", "sgd")
-
-    @model_validator(mode="after")
-    def _check_learning_rate(self) -> OptimizerSettings:
-        if not self.per_image and self.lr > ADAPTIVE_RATE and any(part in self.name for part in ADAPTIVE):
-            raise ValueError(
-                f"lr {self.lr:g} is too high for {self.name}, whose step size is about lr for every weight; "
-                "try lr = 0.001"
-            )
-        if self.per_image and self.options:
-            raise ValueError(f"options apply only to timm's optimizers; {self.name} has keys of its own")
-        return self
-
-
-ADAPTIVE = ("adam", "adan", "adab", "adop", "lion", "lamb", "laprop")
-"""Substrings in the names of optimizers whose step size is about the learning rate, independent of the gradient."""
-ADAPTIVE_RATE = 0.1
-
-
-class ResolutionStage(Settings):
-    """Train at `size` pixels up to the fraction `until` of all steps."""
-
-    size: int = Field(ge=8, le=1024)
-    until: float = Field(gt=0, le=1)
-
-
-class FreezeStage(Settings):
-    """Train the first `layers` layers up to the fraction `until` of all steps; they are frozen from then on."""
-
-    layers: int = Field(ge=1, le=10_000)
-    until: float = Field(gt=0, lt=1)
-
-
-class ScheduleSettings(Settings):
-    """Number of epochs, batch size, and the learning rate over time."""
-
-    name: Literal["linear", "constant", "step", "cosine", "one-cycle", "plateau"] = "linear"
-    """Learning-rate schedule after the warm-up: `linear` and `cosine` decay, `step` drops at `milestones`, `plateau`
-    drops when validation stops improving, `constant`; `one-cycle`: rises and falls along cosines (arXiv 1708.07120)."""
-    epochs: int = Field(8, ge=1, le=1_000_000)
-    """Number of passes over the training images."""
-    batch_size: int = Field(1000, ge=1, le=1_000_000)
-    """Images per batch; the incomplete last batch of an epoch is dropped."""
-    accumulate: int = Field(1, ge=1, le=100_000)
-    """Number of batches whose gradients are accumulated into one optimizer step."""
-    warmup: float = Field(0.0, ge=0, lt=1)
-    """Fraction of all steps over which the learning rates rise linearly from 0; with `one-cycle`, along a cosine from
-    1/25 of the peak."""
-    final: float = Field(0.0, ge=0, le=1)
-    """Final learning rate, as a fraction of the peak; with `step` and `plateau` a lower bound."""
-    milestones: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = (0.5, 0.75)
-    """Fractions of all steps after which `step` drops the learning rate."""
-    drop: float = Field(0.1, gt=0, lt=1)
-    """Factor by which `step` and `plateau` multiply the learning rate at each drop."""
-    patience: int = Field(3, ge=1, le=1_000_000)
-    """Number of validations without improvement of `train.monitor` after which `plateau` drops the learning rate."""
-    stem_bias_until: float = Field(0.375, ge=0, le=1)
-    """Fraction of all steps during which the bias of the whitening stem is trained."""
-    resolution: tuple[ResolutionStage, ...] = ()
-    """Progressive resizing: train on smaller images first; after the last stage, images have their full size."""
-    freeze: tuple[FreezeStage, ...] = ()
-    """Progressive freezing: the first layers, counted from the input with the stem, are trained for fewer steps than
-    the others, which shortens the backward pass: `[{layers = 2, until = 0.7}, {layers = 3, until = 0.9}]`. A layer is a
-    part of the network, or one member of a list of parts, such as a block. Their learning rate follows the whole
-    schedule within their own steps (arXiv 1706.04983). BatchNorm of frozen layers still uses the statistics of each
-    batch. Both values increase from stage to stage; not for training from pretrained weights."""
-
-    @model_validator(mode="after")
-    def _check_stage_order(self) -> ScheduleSettings:
-        ordered: dict[str, list[float]] = {
-            "resolution stages must have increasing 'until' values": [stage.until for stage in self.resolution],
-            "freeze stages must have increasing 'layers' values": [stage.layers for stage in self.freeze],
-            "freeze stages must have increasing 'until' values": [stage.until for stage in self.freeze],
-            "milestones must be in increasing order": list(self.milestones),
-        }
-        for rule, values in ordered.items():
-            if values != sorted(set(values)):
-                raise ValueError(f"{rule}, found {', '.join(map(str, values))}")
-        if self.name == "one-cycle" and not self.warmup:
-            raise ValueError("one-cycle starts with a warm-up, so warmup must be above 0, such as 0.3")
-        return self
 
 
 TUNED = "-tuned"
