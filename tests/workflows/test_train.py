@@ -15,7 +15,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -31,15 +30,12 @@ from thirtytwo.cli.main import run_command
 from thirtytwo.config.resolve import read_recipe
 from thirtytwo.data.load import load_dataset
 from thirtytwo.errors import (
-    ArgumentError,
     DataError,
     DivergedError,
     ExportError,
     OutputError,
     RecipeError,
     RunError,
-    ThirtytwoError,
-    UnknownNameError,
 )
 from thirtytwo.inference.model_file import read_info
 from thirtytwo.run_paths import default_path
@@ -48,7 +44,7 @@ from thirtytwo.training.module import ClassifierModule
 from thirtytwo.workflows.evaluate import evaluate
 from thirtytwo.workflows.finish import Run
 from thirtytwo.workflows.report import write_report
-from thirtytwo.workflows.train import find_lr, train
+from thirtytwo.workflows.train import train
 
 METRICS = [
     "dataset",
@@ -472,86 +468,6 @@ def test_all_of_train_is_calibrated_by_another_run(small: Callable[..., Run], fi
     with pytest.raises(RecipeError) as refused:
         small(run="other", more={"data.train_on": "all", "data.calibrate_from": str(run.path)})
     assert str(run.path) in refused.value.message
-
-
-@pytest.mark.parametrize(
-    ("more", "kind", "named"),
-    [
-        ({"data.train_on": "all"}, RecipeError, ["data.calibrate_from"]),
-        ({"data.train_on": "all", "data.calibrate_from": "none"}, RunError, ["'none'"]),
-        ({"model.name": "fastnett"}, UnknownNameError, ["'fastnett'", "'fastnet'"]),
-        ({"model.options": {"group": []}}, RecipeError, ["'group'", "'groups'"]),
-        ({"schedule.epoch": 3}, RecipeError, ["'schedule.epoch'", "'epochs'"]),
-        ({"data.image_size": 8, "model.options": {}}, RecipeError, ["8×8", "data.image_size"]),
-        (
-            {"model.options": {}, "schedule.resolution": [{"size": 8, "until": 0.5}]},
-            RecipeError,
-            ["8×8", "schedule.resolution"],
-        ),
-        ({"train.precision": "float16"}, RecipeError, ["float16"]),
-        ({"data.limit_train": 5}, DataError, ["5", "10 classes"]),
-    ],
-)
-def test_refused_before_anything_is_written(
-    more: dict[str, Any], kind: type[ThirtytwoError], named: list[str], overrides: dict[str, Any], tmp_path: Path
-) -> None:
-    with pytest.raises(kind) as caught:
-        train("digits", recipe="digits", overrides=overrides | more, run=tmp_path / "run", device="cpu", show=False)
-    assert all(name in str(caught.value) for name in named)
-    assert not (tmp_path / "run").exists()
-
-
-@pytest.mark.parametrize(
-    ("limit", "found"),
-    [
-        (0, "at least 1; found 0"),
-        ("5", "an integer of at least 1; found '5'"),
-        (1.5, "an integer of at least 1; found 1.5"),
-    ],
-)
-@pytest.mark.parametrize(
-    "call",
-    [
-        train,
-        thirtytwo.tune,
-        find_lr,
-        partial(thirtytwo.train_seeds, seeds=[0]),
-        partial(thirtytwo.train_folds, folds=2),
-    ],
-    ids=["train", "tune", "find_lr", "seeds", "folds"],
-)
-def test_a_limit_of_no_training_images_is_refused(call: Callable[..., Any], limit: object, found: str) -> None:
-    with pytest.raises(ArgumentError, match=f"limit_train must be {found}"):
-        call("digits", recipe="digits", limit_train=limit)
-
-
-@pytest.mark.parametrize("folds", ["3", 2.5])
-def test_a_number_of_folds_that_is_no_integer_is_refused(folds: Any) -> None:
-    with pytest.raises(ArgumentError, match=f"folds must be an integer of at least 2; found {folds!r}"):
-        thirtytwo.train_folds("digits", recipe="digits", folds=folds)
-
-
-@pytest.mark.parametrize("call", [train, find_lr], ids=["train", "find_lr"])
-def test_an_empty_name_of_a_recipe_is_refused(call: Callable[..., Any]) -> None:
-    with pytest.raises(UnknownNameError, match="recipe ''"):
-        call("digits", recipe="")
-
-
-@pytest.mark.parametrize(
-    "call",
-    [
-        train,
-        thirtytwo.tune,
-        thirtytwo.load_dataset,
-        lambda data: thirtytwo.train_seeds(data, seeds=[0]),
-        lambda data: thirtytwo.train_folds(data, folds=2),
-    ],
-    ids=["train", "tune", "load_dataset", "seeds", "folds"],
-)
-def test_data_may_be_a_path(call: Callable[[Path], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(UnknownNameError, match="my-images"):
-        call(tmp_path / "my-images")
 
 
 def test_calibration_run_of_other_data(finished: Run, overrides: dict[str, Any], tmp_path: Path) -> None:
