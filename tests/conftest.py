@@ -266,7 +266,7 @@ def colour_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def nothing_bundled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Simulates an installation without bundled models."""
-    monkeypatch.setattr("thirtytwo.inference.classifier.BUNDLED", tmp_path / "nothing bundled")
+    monkeypatch.setattr("thirtytwo.inference.library.BUNDLED", tmp_path / "nothing bundled")
 
 
 @pytest.fixture

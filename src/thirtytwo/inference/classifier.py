@@ -15,22 +15,20 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from thirtytwo.errors import (
-    ArgumentError,
-    ImageError,
-    ModelFileError,
-    RunError,
-    UnknownNameError,
-    check_choice,
-    check_least,
-    did_you_mean,
-)
+from thirtytwo.errors import ArgumentError, ImageError, ModelFileError, check_choice, check_least
 from thirtytwo.images.decode import load_image
 from thirtytwo.images.pixels import resize
-from thirtytwo.inference.hub import PREFIX, download_model
+from thirtytwo.inference.library import BUNDLED as BUNDLED
+from thirtytwo.inference.library import DEFAULT_BUNDLED as DEFAULT_BUNDLED
+from thirtytwo.inference.library import SMALL_BUNDLED as SMALL_BUNDLED
+from thirtytwo.inference.library import bundled_models as bundled_models
+from thirtytwo.inference.library import default_model as default_model
+from thirtytwo.inference.library import find_model as find_model
+from thirtytwo.inference.library import finished_runs as finished_runs
+from thirtytwo.inference.library import model_argument as model_argument
+from thirtytwo.inference.library import model_name as model_name
 from thirtytwo.inference.session import INPUT, KNOWN_SCORE, MOST_THREADS, REQUIRED_OUTPUTS, open_session
 from thirtytwo.inference.views import Tta, averaged, further_views
-from thirtytwo.io import RUNS, expand_home, is_directory, is_file
 from thirtytwo.machine import cpu_count
 from thirtytwo.reprs import Html, bar, card, table
 from thirtytwo.text import NOT_RECORDED, as_html, listing, percent, readable
@@ -54,12 +52,6 @@ ImageLike: TypeAlias = "str | Path | bytes | NamedImage | Image.Image | npt.NDAr
 """A path, the bytes of an encoded image, either with a name, a Pillow image, or RGB pixels uint8 `(H, W, 3)`."""
 _A_FORM = "a path, the bytes of an encoded image, a Pillow image or uint8 pixels (H, W, 3)"
 
-BUNDLED = Path(__file__).parent / "bundled"
-DEFAULT_BUNDLED = "imagenet"
-"""The bundled model that is used where none is named: of photographs it names the most."""
-SMALL_BUNDLED = "cifar100"
-"""The bundled model that suits images as small as CIFAR's."""
-_TRAIN = "Train one with `thirtytwo train cifar10` (or any other data set or folder of images)"
 
 _BATCH = 32  # larger ones gain nothing on a CPU and lose its cache
 BATCH_PIXELS = 8 * 224**2
@@ -383,95 +375,6 @@ def load(name_or_path: str | Path | None = None, *, threads: int | None = None, 
     """
     path = default_model() if name_or_path is None else find_model(name_or_path)
     return Classifier(path, threads=threads, batches=batches)
-
-
-def bundled_models() -> dict[str, Path]:
-    """Paths of the models bundled with this installation, by name; the default model first."""
-    paths = sorted(BUNDLED.glob("*.onnx"), key=lambda path: (path.stem != DEFAULT_BUNDLED, path.stem))
-    return {path.stem: path for path in paths}
-
-
-def finished_runs() -> list[Path]:
-    """The `model.onnx` of the finished runs under ./runs, newest first."""
-    paths = [path for path in RUNS.glob("*/model.onnx") if path.is_file()]
-    return sorted(paths, key=lambda path: path.stat().st_mtime, reverse=True)
-
-
-def model_name(path: Path) -> str:
-    """The name of a model file: its run's name for a `model.onnx`, else the file's."""
-    return path.resolve().parent.name if path.name == "model.onnx" else path.stem
-
-
-def model_argument(path: Path) -> str:
-    """A model file as `--model` takes it: the name of a bundled model, else the path."""
-    return path.stem if path.parent == BUNDLED else str(path)
-
-
-def find_model(name_or_path: str | Path) -> Path:
-    """Resolve a bundled name, a run directory, a model file or `hf:owner/name`; raises the errors of `load`.
-
-    A folder that is no run, such as one of data, does not hide the bundled model of its name.
-    """
-    path, name = expand_home(name_or_path), str(name_or_path)
-    if not name:
-        raise UnknownNameError("The name of the model is empty.", "Check whether a variable is unset.")
-    if name.startswith(PREFIX) and not path.exists():
-        return download_model(name)
-    if is_file(path):
-        return path
-    bundled = bundled_models()
-    if is_directory(path) and (name not in bundled or _is_run(path)):
-        return _model_of_run(path)
-    if name in bundled:
-        return bundled[name]
-    if path.suffix or len(path.parts) > 1:
-        raise ModelFileError(
-            f"There is no model file or run directory {name!r}.",
-            "Give a model.onnx or a run directory; training prints the path of its run.",
-        )
-    if not bundled:
-        raise UnknownNameError(
-            f"Unknown model {name!r}: no such file or run directory, and this installation has no bundled models.",
-            f"{_TRAIN} and give --model its run directory.",
-        )
-    raise UnknownNameError(f"Unknown model {name!r}: no such file or run directory.", did_you_mean(name, bundled))
-
-
-def default_model() -> Path:
-    """The model used by default: the bundled `imagenet`, else the newest finished run under ./runs.
-
-    Raises:
-        ModelFileError: neither exists.
-    """
-    bundled = bundled_models()
-    if DEFAULT_BUNDLED in bundled:
-        return bundled[DEFAULT_BUNDLED]
-    finished = finished_runs()
-    if not finished:
-        raise ModelFileError(
-            "There is no model: this installation has no bundled models and ./runs has no finished run.",
-            f"{_TRAIN}, or give --model a model.onnx or a run directory.",
-        )
-    return finished[0]
-
-
-def _is_run(path: Path) -> bool:
-    """Whether a directory is a run, also an unfinished one, or one of several seeds or folds."""
-    from thirtytwo.run_paths import holds_seeds
-    from thirtytwo.rundir import RunDir
-
-    run = RunDir(path)
-    return is_file(run.onnx) or is_file(run.recipe) or holds_seeds(path)
-
-
-def _model_of_run(path: Path) -> Path:
-    from thirtytwo.rundir import RunDir
-
-    model = RunDir(path).onnx
-    if is_file(model):
-        return model
-    run = RunDir.open(path)
-    raise RunError(f"{path} has no {model.name}: its training did not finish.", run.resume_hint())
 
 
 def as_iterable(images: ImageLike | Iterable[ImageLike]) -> Iterable[ImageLike]:
