@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from pathlib import Path
 
 import pytest
@@ -95,3 +96,11 @@ def test_cores_within_the_quota(quota: float | None, cores: int | None, monkeypa
     unlimited = cpu_count()
     monkeypatch.setattr("thirtytwo.machine.cpu_quota", lambda: quota)
     assert cpu_count() == (cores or unlimited)
+
+
+def test_where_the_system_shares_ports_they_are_taken_exclusively(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On Windows, SO_REUSEADDR would take a port that another program listens on."""
+    monkeypatch.setattr(socket, "SO_EXCLUSIVEADDRUSE", socket.SO_KEEPALIVE, raising=False)  # stands for it elsewhere
+    with listen("127.0.0.1", 0) as taken:
+        assert taken.getsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE)
+        assert not taken.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR)

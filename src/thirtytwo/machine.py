@@ -128,11 +128,13 @@ def listen(host: str, port: int, tried: int = 1) -> socket.socket:
         raise ServiceError(
             f"Cannot resolve the address {host!r}: {error.strerror or error}.", "Check --host."
         ) from None
+    # on Windows, SO_REUSEADDR takes a port that another program listens on
+    option: int = getattr(socket, "SO_EXCLUSIVEADDRUSE", socket.SO_REUSEADDR)
     reason = ""
     for candidate in range(port, min(port + tried, 65_536)):
         listener = socket.socket(family, kind, protocol)
         try:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.setsockopt(socket.SOL_SOCKET, option, 1)
             listener.bind((place[0], candidate, *place[2:]))
             return listener
         except OSError as error:
