@@ -49,12 +49,13 @@ def test_shards_splits_and_names(make, tmp_path):
         (["10", "9", "10"], None, ("9", "10")),
         (["dog", "cat", "dog"], "dog\ncat\n", ("dog", "cat")),
         (["1", "0", "1"], "1\n0\n", ("1", "0")),
+        (["dog", "cat", "dog"], "\ufeffdog\ncat\n", ("dog", "cat")),  # as an editor of Windows may write it
     ],
 )
 def test_labels_are_names_or_indices(make, tmp_path, labels, names, classes):
     write(tmp_path / "in" / "train-0.tar", shard(make, 0, labels))
     if names:
-        (tmp_path / "in" / "classes.txt").write_text(names)
+        (tmp_path / "in" / "classes.txt").write_text(names, encoding="utf-8")
     data = load_dataset(str(tmp_path / "in"), whole=True)
     assert data.classes == classes
     expected = [int(label) if names and label.isdigit() else classes.index(label) for label in labels]

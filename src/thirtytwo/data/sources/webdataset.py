@@ -131,7 +131,7 @@ def _text(archive: tarfile.TarFile, member: tarfile.TarInfo) -> str:
 def _class_index(root: Path, labels: set[str]) -> tuple[tuple[str, ...], dict[str, int]]:
     """Class names, and the index of each label: the lines of `classes.txt`, else the labels in natural order."""
     try:
-        names = tuple((root / CLASSES).read_text(encoding="utf-8").splitlines())
+        names = tuple((root / CLASSES).read_text(encoding="utf-8-sig").splitlines())
     except (OSError, ValueError):
         names = tuple(sorted(labels, key=natural_key))
         return names, {name: number for number, name in enumerate(names)}
