@@ -17,7 +17,7 @@ for _module in ("torch", "optuna", "ray"):
 
 from thirtytwo.scale.address import Address  # noqa: E402
 from thirtytwo.scale.cluster import Cluster, open_cluster  # noqa: E402
-from thirtytwo.scale.tuning import PRUNER, RaySearch, _train  # noqa: E402
+from thirtytwo.scale.tuning import RaySearch, _train  # noqa: E402
 from thirtytwo.workflows.tune import Tuned, tune  # noqa: E402
 
 pytestmark = [pytest.mark.long, pytest.mark.filterwarnings("default")]
@@ -35,7 +35,7 @@ SPACE = {"optimizer.lr": {"low": 1e-6, "high": 0.8, "log": True}, "augment.trans
 
 def tuned(run: Path, cluster: Any, trials: int, **settings: Any) -> Tuned:
     how: dict[str, Any] = {"recipe": "digits", "space": SPACE, "overrides": TINY, "limit_train": 300, "seed": 0}
-    how |= {"run": run, "show": False, "device": "cpu", "trials": trials, "pruner": PRUNER, **settings}
+    how |= {"run": run, "show": False, "device": "cpu", "trials": trials, "pruner": "asha", **settings}
     if cluster is None:
         return tune("digits", **how)
     with open_cluster(cluster.address) as opened:

@@ -20,7 +20,7 @@ from thirtytwo.data.run_data import find_again, load_as_stored, recorded_hashes,
 from thirtytwo.data.types import DataSet
 from thirtytwo.errors import RunError, ThirtytwoError
 from thirtytwo.report.run_record import read_run_record, typed_commands
-from thirtytwo.report.seeds import seed_path, summarize
+from thirtytwo.report.seeds import run_path, summarize
 from thirtytwo.rundir import RunDir
 from thirtytwo.workflows.loading import load_run
 from thirtytwo.workflows.members import member_record
@@ -162,8 +162,9 @@ def test_checkpoint_without_its_keys(content: Any, run: RunDir, capsys: pytest.C
 
 
 def test_summary_of_seeds_of_the_wrong_shape(run: RunDir) -> None:
-    shutil.move(run.path, seed_path(run.path.with_name("seeds"), 0))
-    RunDir(seed_path(run.path.with_name("seeds"), 0)).metrics.write_text('{"a": [1, null]}', encoding="utf-8")
+    moved = run_path(run.path.with_name("seeds"), "seed", 0)
+    shutil.move(run.path, moved)
+    RunDir(moved).metrics.write_text('{"a": [1, null]}', encoding="utf-8")
     with pytest.raises(ThirtytwoError):
         summarize(run.path.with_name("seeds"), "digits", [0], {})
 

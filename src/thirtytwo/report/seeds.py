@@ -40,11 +40,6 @@ def run_path(parent: Path, kind: Kind, number: int) -> Path:
     return parent / f"{kind}{number}"
 
 
-def seed_path(parent: Path, seed: int) -> Path:
-    """The run directory of one seed."""
-    return run_path(parent, "seed", seed)
-
-
 def kind_of(content: Mapping[str, Any]) -> Kind:
     """What the runs of a summary differ in."""
     return "fold" if content.get("folds") else "seed"

@@ -37,8 +37,6 @@ from thirtytwo.workflows.tune import ASHA_FACTOR, STARTUP, ask, is_pruned, write
 if TYPE_CHECKING:
     import optuna
 
-PRUNER = "asha"
-"""How weak trials are stopped by default."""
 MODULES = (*NEEDED, *TRAINING)
 """What every worker needs."""
 CORES = 4
