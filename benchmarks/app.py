@@ -30,7 +30,7 @@ from PIL import Image
 from playwright.sync_api import sync_playwright
 
 from thirtytwo.errors import ThirtytwoError
-from thirtytwo.inference.classifier import default_model, find_model
+from thirtytwo.inference.library import default_model, find_model
 from thirtytwo.inference.model_file import read_info
 from thirtytwo.io import write_json
 

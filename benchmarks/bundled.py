@@ -25,7 +25,8 @@ from thirtytwo.evaluation.metrics import proportion
 from thirtytwo.evaluation.ood import auroc, fpr_at_tpr
 from thirtytwo.images.decode import load_image
 from thirtytwo.images.discover import find_images
-from thirtytwo.inference.classifier import Classifier, bundled_models
+from thirtytwo.inference.classifier import Classifier
+from thirtytwo.inference.library import bundled_models
 from thirtytwo.io import write_json
 from thirtytwo.machine import cpu_count, cpu_name, package_version
 

@@ -37,7 +37,8 @@ from thirtytwo.images.decode import decode, load_image
 from thirtytwo.images.discover import find_images
 from thirtytwo.images.jpeg import SCALES, draft_scale
 from thirtytwo.images.pixels import Pixels, resize
-from thirtytwo.inference.classifier import Classifier, bundled_models
+from thirtytwo.inference.classifier import Classifier
+from thirtytwo.inference.library import bundled_models
 from thirtytwo.io import write_json
 from thirtytwo.machine import package_version
 

@@ -30,7 +30,8 @@ import onnxruntime
 from PIL import Image
 
 from thirtytwo.images.discover import find_images
-from thirtytwo.inference.classifier import BATCHES, Classifier, Prediction, bundled_models
+from thirtytwo.inference.classifier import BATCHES, Classifier, Prediction
+from thirtytwo.inference.library import bundled_models
 from thirtytwo.inference.model_file import ModelInfo
 from thirtytwo.inference.session import INPUT, MOST_THREADS
 from thirtytwo.io import write_json

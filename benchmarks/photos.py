@@ -22,7 +22,8 @@ from PIL import Image
 from thirtytwo.evaluation.metrics import wilson
 from thirtytwo.images.decode import decode, load_image
 from thirtytwo.images.pixels import RESIZE_RULES, Pixels, resize
-from thirtytwo.inference.classifier import Classifier, find_model
+from thirtytwo.inference.classifier import Classifier
+from thirtytwo.inference.library import find_model
 from thirtytwo.io import write_json
 
 RESULTS = Path(__file__).parent / "results" / "photos.json"

@@ -29,7 +29,8 @@ import onnxruntime
 from PIL import Image
 
 from thirtytwo.errors import ThirtytwoError
-from thirtytwo.inference.classifier import Classifier, Prediction, find_model
+from thirtytwo.inference.classifier import Classifier, Prediction
+from thirtytwo.inference.library import find_model
 from thirtytwo.inference.session import INPUT, MOST_THREADS, REQUIRED_OUTPUTS, open_session
 from thirtytwo.io import write_json
 from thirtytwo.machine import cpu_count

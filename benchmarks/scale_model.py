@@ -36,7 +36,8 @@ import numpy as np
 
 from thirtytwo.errors import ThirtytwoError
 from thirtytwo.images.decode import load_image
-from thirtytwo.inference.classifier import Classifier, find_model
+from thirtytwo.inference.classifier import Classifier
+from thirtytwo.inference.library import find_model
 from thirtytwo.io import write_json
 
 sys.path.insert(0, str(Path(__file__).parent))

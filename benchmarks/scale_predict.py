@@ -32,7 +32,7 @@ import psutil
 import pyarrow.parquet as pq
 
 from thirtytwo.errors import ThirtytwoError
-from thirtytwo.inference.classifier import find_model
+from thirtytwo.inference.library import find_model
 from thirtytwo.inference.model_file import read_info
 from thirtytwo.io import write_json
 from thirtytwo.scale.cluster import import_ray

@@ -35,7 +35,7 @@ import onnxruntime
 from PIL import Image
 
 from thirtytwo.errors import ThirtytwoError
-from thirtytwo.inference.classifier import find_model
+from thirtytwo.inference.library import find_model
 from thirtytwo.inference.session import MOST_THREADS, open_session
 from thirtytwo.io import write_json
 from thirtytwo.machine import cpu_count

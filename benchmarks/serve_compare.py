@@ -46,7 +46,8 @@ import onnxruntime
 import platformdirs
 import psutil
 
-from thirtytwo.inference.classifier import Classifier, DecodedImage, Prediction, find_model, model_name
+from thirtytwo.inference.classifier import Classifier, DecodedImage, Prediction
+from thirtytwo.inference.library import find_model, model_name
 from thirtytwo.inference.session import MOST_THREADS
 from thirtytwo.io import write_json
 from thirtytwo.machine import cpu_count, package_version

@@ -23,7 +23,7 @@ from typing import Any
 from PIL import Image
 
 from thirtytwo.images.discover import find_images
-from thirtytwo.inference.classifier import bundled_models
+from thirtytwo.inference.library import bundled_models
 from thirtytwo.io import write_json
 
 sys.path.insert(0, str(Path(__file__).parent))

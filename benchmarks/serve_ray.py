@@ -30,7 +30,7 @@ import numpy.typing as npt
 import psutil
 
 from thirtytwo.errors import ThirtytwoError
-from thirtytwo.inference.classifier import find_model
+from thirtytwo.inference.library import find_model
 from thirtytwo.inference.session import open_session
 from thirtytwo.io import write_json
 from thirtytwo.machine import cpu_count, package_version

@@ -31,7 +31,7 @@ from thirtytwo.evaluation.ood import class_mean, ood_record, ood_sets, validatio
 from thirtytwo.export.metadata import rewrite_info
 from thirtytwo.export.quantize import Weights, shrink_onnx
 from thirtytwo.images.pixels import RESIZE_RULES
-from thirtytwo.inference.classifier import BUNDLED
+from thirtytwo.inference.library import BUNDLED
 from thirtytwo.inference.session import open_session
 from thirtytwo.io import write_text
 from thirtytwo.models import Network

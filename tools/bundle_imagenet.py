@@ -24,7 +24,7 @@ from timm.data import ImageNetInfo
 
 from thirtytwo.export.onnx import export_onnx
 from thirtytwo.export.quantize import shrink_onnx
-from thirtytwo.inference.classifier import BUNDLED
+from thirtytwo.inference.library import BUNDLED
 from thirtytwo.inference.model_file import ModelInfo
 from thirtytwo.io import write_text
 from thirtytwo.machine import package_version

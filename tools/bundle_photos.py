@@ -42,7 +42,7 @@ from thirtytwo.export.onnx import export_onnx
 from thirtytwo.export.quantize import shrink_onnx
 from thirtytwo.images.decode import load_image
 from thirtytwo.images.pixels import Pixels, resize
-from thirtytwo.inference.classifier import BUNDLED
+from thirtytwo.inference.library import BUNDLED
 from thirtytwo.inference.model_file import ModelInfo
 from thirtytwo.inference.session import open_session
 from thirtytwo.io import write_bytes, write_text

@@ -22,7 +22,8 @@ from thirtytwo.app.display import TOP, as_csv, as_json, classify
 from thirtytwo.app.library import Entry
 from thirtytwo.app.settings import AppSettings
 from thirtytwo.app.views import compare
-from thirtytwo.inference.classifier import Prediction, UnreadableImage, bundled_models, load
+from thirtytwo.inference.classifier import Prediction, UnreadableImage, load
+from thirtytwo.inference.library import bundled_models
 from thirtytwo.inference.model_file import TtaInfo
 
 DOUBTFUL = (200, 150, 5)

@@ -37,7 +37,8 @@ from thirtytwo.app.settings import LOOPBACK, PORT, AppSettings, streamlit_option
 from thirtytwo.app.views import compare
 from thirtytwo.app.views.drill_down import SUSPECTED, WRONG
 from thirtytwo.app.views.explore import ALL, SURE, UNSURE, PredictionFilter, class_rows, select
-from thirtytwo.inference.classifier import Prediction, UnreadableImage, bundled_models, load
+from thirtytwo.inference.classifier import Prediction, UnreadableImage, load
+from thirtytwo.inference.library import bundled_models
 from thirtytwo.predictions import Predictions
 from thirtytwo.text import readable
 

@@ -15,7 +15,7 @@ from torchvision.transforms.v2 import functional
 from thirtytwo.augment import AUGMENTATIONS, Terms
 from thirtytwo.augment.augmenter import Augmenter, check_augment, erased, mix
 from thirtytwo.augment.geometry import padded, resized
-from thirtytwo.config.recipe import AugmentSettings
+from thirtytwo.config.augmentation import AugmentSettings
 from thirtytwo.config.resolve import resolve_recipe
 from thirtytwo.errors import RecipeError, UnknownNameError
 from thirtytwo.tensors import generator_for, normalize

@@ -11,7 +11,8 @@ from torchvision.transforms.v2 import functional
 
 from thirtytwo.augment.augmenter import Augmenter
 from thirtytwo.augment.geometry import affine_matrices, composed, crop_matrices, scaling_matrices, warp
-from thirtytwo.config.recipe import AugmentSettings, Recipe
+from thirtytwo.config.augmentation import AugmentSettings
+from thirtytwo.config.recipe import Recipe
 from thirtytwo.config.settings import parse_settings
 from thirtytwo.errors import RecipeError
 from thirtytwo.tensors import generator_for, normalize

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from thirtytwo.augment.augmenter import mix, uses_mixing
-from thirtytwo.config.recipe import AugmentSettings
+from thirtytwo.config.augmentation import AugmentSettings
 
 CLASSES = 64
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 from thirtytwo.cli.explain import overlay_names
 from thirtytwo.cli.main import run_command
-from thirtytwo.inference.classifier import BUNDLED
+from thirtytwo.inference.library import BUNDLED
 
 Output = tuple[int, str, str]
 Explain = Callable[..., Output]

@@ -20,7 +20,7 @@ from thirtytwo.cli.main import _open_model_ahead, expand_paths, run_command
 from thirtytwo.config.resolve import read_recipe
 from thirtytwo.errors import ThirtytwoError
 from thirtytwo.inference import session as session_module
-from thirtytwo.inference.classifier import bundled_models
+from thirtytwo.inference.library import bundled_models
 from thirtytwo.io import write_text
 
 NO_EXTRA = """

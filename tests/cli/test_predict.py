@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from thirtytwo.cli.main import run_command
-from thirtytwo.inference.classifier import bundled_models
+from thirtytwo.inference.library import bundled_models
 
 Output = tuple[int, str, str]
 Predict = Callable[..., Output]

@@ -21,7 +21,8 @@ from thirtytwo.doctor.features import (
 )
 from thirtytwo.fewshot.base import RESIZE
 from thirtytwo.images.pixels import resize
-from thirtytwo.inference.classifier import Classifier, bundled_models
+from thirtytwo.inference.classifier import Classifier
+from thirtytwo.inference.library import bundled_models
 
 pytestmark = pytest.mark.long
 

@@ -13,7 +13,8 @@ from PIL import Image
 
 import thirtytwo
 from thirtytwo.export.webpage import FOLDER, SNIPPET
-from thirtytwo.inference.classifier import Prediction, bundled_models
+from thirtytwo.inference.classifier import Prediction
+from thirtytwo.inference.library import bundled_models
 
 CAT = Path(thirtytwo.__file__).parent / "app" / "samples" / "cat.jpg"
 EVIL = "<img src=x onerror=alert(1)>"

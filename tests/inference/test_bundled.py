@@ -20,7 +20,8 @@ from thirtytwo.cli.options import Model
 from thirtytwo.config.resolve import parse_overrides, read_recipe_values, resolve_recipe
 from thirtytwo.data.load import load_dataset
 from thirtytwo.explain.explainer import Explainer
-from thirtytwo.inference.classifier import BUNDLED, DEFAULT_BUNDLED, bundled_models, default_model, load
+from thirtytwo.inference.classifier import load
+from thirtytwo.inference.library import BUNDLED, DEFAULT_BUNDLED, bundled_models, default_model
 from thirtytwo.text import percent
 
 REPORTS = Path(__file__).parents[2] / "docs" / "reports"

@@ -16,13 +16,8 @@ from PIL import Image
 from thirtytwo.errors import ArgumentError, ImageError, ModelFileError
 from thirtytwo.inference import classifier as classifier_module
 from thirtytwo.inference import session as session_module
-from thirtytwo.inference.classifier import (
-    Classifier,
-    Prediction,
-    UnreadableImage,
-    bundled_models,
-    load,
-)
+from thirtytwo.inference.classifier import Classifier, Prediction, UnreadableImage, load
+from thirtytwo.inference.library import bundled_models
 from thirtytwo.machine import cpu_count
 
 

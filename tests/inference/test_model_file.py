@@ -155,7 +155,7 @@ def test_onnx_runtime_prints_nothing_about_damaged_names(
 SHARED = """
 import numpy as np, psutil
 import thirtytwo
-from thirtytwo.inference.classifier import bundled_models
+from thirtytwo.inference.library import bundled_models
 
 def grown_by(classifier):
     before = psutil.Process().memory_info().rss

@@ -13,7 +13,8 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 from thirtytwo.cli.main import run_command
-from thirtytwo.inference.classifier import BATCH_PIXELS, BUNDLED, Classifier, bundled_models, load
+from thirtytwo.inference.classifier import BATCH_PIXELS, Classifier, load
+from thirtytwo.inference.library import BUNDLED, bundled_models
 from thirtytwo.machine import cpu_count
 
 Start = Callable[..., TestClient]

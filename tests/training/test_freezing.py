@@ -10,7 +10,7 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
-from thirtytwo.config.recipe import FreezeStage, ScheduleSettings
+from thirtytwo.config.optimization import FreezeStage, ScheduleSettings
 from thirtytwo.errors import RecipeError
 from thirtytwo.models.base import Network, build_network
 from thirtytwo.training.freezing import trained_until

@@ -11,7 +11,7 @@ import torch
 from timm.optim.muon import zeropower_via_newtonschulz
 from torch import Tensor, nn
 
-from thirtytwo.config.recipe import OptimizerSettings
+from thirtytwo.config.optimization import OptimizerSettings
 from thirtytwo.errors import RecipeError, UnknownNameError
 from thirtytwo.training.optimizers import (
     NEWTON_SCHULZ_COEFFICIENTS,

@@ -9,7 +9,7 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
-from thirtytwo.config.recipe import ScheduleSettings
+from thirtytwo.config.optimization import ScheduleSettings
 from thirtytwo.training.schedules import Plateau, lr_factor
 
 

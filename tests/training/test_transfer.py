@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from thirtytwo.config.recipe import AugmentSettings, ModelSettings, Recipe
+from thirtytwo.config.augmentation import AugmentSettings
+from thirtytwo.config.recipe import ModelSettings, Recipe
 from thirtytwo.data.channels import channel_statistics
 from thirtytwo.errors import RecipeError
 from thirtytwo.models import MODELS, Network

@@ -12,7 +12,7 @@ from streamlit.web import bootstrap
 
 from thirtytwo.app import library, media, uploads
 from thirtytwo.app.settings import PORT, AppSettings, streamlit_options
-from thirtytwo.inference.classifier import find_model
+from thirtytwo.inference.library import find_model
 from thirtytwo.inference.model_file import read_info
 from thirtytwo.machine import listen
 from thirtytwo.process import environment

@@ -18,7 +18,8 @@ from thirtytwo.app.project import Project
 from thirtytwo.app.project_store import ProjectStore, projects_dir
 from thirtytwo.app.settings import AppSettings
 from thirtytwo.errors import ModelFileError, ThirtytwoError
-from thirtytwo.inference.classifier import Classifier, bundled_models, find_model, finished_runs, model_name
+from thirtytwo.inference.classifier import Classifier
+from thirtytwo.inference.library import bundled_models, find_model, finished_runs, model_name
 from thirtytwo.inference.model_file import ModelInfo, read_info
 from thirtytwo.io import free_name
 from thirtytwo.text import counted, interval, percent, shorten

@@ -24,7 +24,7 @@ from thirtytwo.augment.geometry import (
     warp,
 )
 from thirtytwo.augment.operations import AUGMENTATIONS, Terms
-from thirtytwo.config.recipe import AugmentSettings, ImageSettings
+from thirtytwo.config.augmentation import AugmentSettings, ImageSettings
 from thirtytwo.errors import RecipeError, did_you_mean
 from thirtytwo.tensors import beta, normalize, send
 

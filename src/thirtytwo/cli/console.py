@@ -36,7 +36,7 @@ def log_skipped(skipped: Sequence[tuple[Path, str]]) -> None:
 
 def log_default_model(path: Path) -> None:
     """Print which model is used where none is named, by the name that `--model` takes."""
-    from thirtytwo.inference.classifier import model_argument
+    from thirtytwo.inference.library import model_argument
 
     log(f"Model: {model_argument(path)} (choose another with --model)")
 

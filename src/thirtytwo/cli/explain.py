@@ -42,7 +42,7 @@ def explain(
     from thirtytwo.explain.explainer import Explainer
     from thirtytwo.images.discover import find_images
     from thirtytwo.images.lists import expand_lists
-    from thirtytwo.inference.classifier import default_model
+    from thirtytwo.inference.library import default_model
     from thirtytwo.rundir import lock_run_of
 
     directory = _output_directory(out, force)

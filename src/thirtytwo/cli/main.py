@@ -404,8 +404,9 @@ def _open_model_ahead(given: Sequence[str]) -> None:
     Not if there may be many images, for which the model is opened with a share of the threads for each of several
     batches. Anything wrong with the model is reported where it is used.
     """
-    from thirtytwo.inference.classifier import MANY, default_model, find_model
+    from thirtytwo.inference.classifier import MANY
     from thirtytwo.inference.hub import PREFIX
+    from thirtytwo.inference.library import default_model, find_model
     from thirtytwo.inference.session import open_ahead
 
     if any(word in ("-h", "--help") or word.partition("=")[0] == "--on" for word in given):

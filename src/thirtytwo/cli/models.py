@@ -53,7 +53,7 @@ _HARDLY_SMALLER = 0.9
 
 def show_export(made: Exported) -> None:
     """Show the file sizes of a model and its export, and how closely their outputs agree."""
-    from thirtytwo.inference.classifier import model_argument
+    from thirtytwo.inference.library import model_argument
 
     sizes = [path.stat().st_size for path in (made.source, made.path)]
     named = zip(map(model_argument, (made.source, made.path)), sizes, strict=True)
@@ -81,7 +81,7 @@ def show_export(made: Exported) -> None:
 
 def show_models(size: int = 32) -> None:
     """Show trained models, then the networks that can be trained with their cost for images of `size` pixels."""
-    from thirtytwo.inference.classifier import bundled_models, finished_runs
+    from thirtytwo.inference.library import bundled_models, finished_runs
 
     table = _package_json("networks.json")
     if size not in table["sizes"]:

@@ -44,7 +44,8 @@ def predict(
     """
     from thirtytwo.images.discover import find_images
     from thirtytwo.images.lists import expand_lists
-    from thirtytwo.inference.classifier import BATCHES, MANY, default_model, load
+    from thirtytwo.inference.classifier import BATCHES, MANY, load
+    from thirtytwo.inference.library import default_model
 
     out = None if out == STDOUT else out
     format = format_for(out, chosen_format)
@@ -86,7 +87,7 @@ def _suggest_model_for_small(chosen: Path, sides: Sequence[int]) -> None:
     import numpy as np
 
     from thirtytwo.config.recommend import is_small
-    from thirtytwo.inference.classifier import DEFAULT_BUNDLED, SMALL_BUNDLED, bundled_models
+    from thirtytwo.inference.library import DEFAULT_BUNDLED, SMALL_BUNDLED, bundled_models
 
     bundled = bundled_models()
     if chosen != bundled.get(DEFAULT_BUNDLED) or SMALL_BUNDLED not in bundled or not sides:

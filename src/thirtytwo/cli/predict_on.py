@@ -36,7 +36,7 @@ def predict_on(
         OutputError: --out is missing.
         DataError: some images could not be read (raised after classifying all others).
     """
-    from thirtytwo.inference.classifier import default_model, find_model
+    from thirtytwo.inference.library import default_model, find_model
     from thirtytwo.inference.model_file import read_info
     from thirtytwo.scale.address import parse_address
     from thirtytwo.scale.cluster import import_ray

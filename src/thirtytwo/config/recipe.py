@@ -6,13 +6,8 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, model_validator
 
-from thirtytwo.config.augmentation import AugmentSettings as AugmentSettings
-from thirtytwo.config.augmentation import ImageSettings as ImageSettings
-from thirtytwo.config.optimization import ADAPTIVE as ADAPTIVE
-from thirtytwo.config.optimization import ADAPTIVE_RATE as ADAPTIVE_RATE
-from thirtytwo.config.optimization import FreezeStage as FreezeStage
-from thirtytwo.config.optimization import OptimizerSettings as OptimizerSettings
-from thirtytwo.config.optimization import ScheduleSettings as ScheduleSettings
+from thirtytwo.config.augmentation import AugmentSettings
+from thirtytwo.config.optimization import OptimizerSettings, ScheduleSettings
 from thirtytwo.config.settings import Settings
 
 MAX_SEED, MAX_COUNT = 10**18, 10**12

@@ -22,7 +22,8 @@ from thirtytwo.errors import DataError, UnknownNameError, require
 from thirtytwo.fewshot.base import PHOTO_BASE, RESIZE
 from thirtytwo.images.content import Hashes, hash_pixels
 from thirtytwo.images.pixels import Pixels, resize
-from thirtytwo.inference.classifier import Classifier, bundled_models, default_model
+from thirtytwo.inference.classifier import Classifier
+from thirtytwo.inference.library import bundled_models, default_model
 from thirtytwo.inference.session import INPUT
 from thirtytwo.progress import tracked
 

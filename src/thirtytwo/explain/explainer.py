@@ -16,16 +16,8 @@ from thirtytwo.explain.faithfulness import Score, score_maps
 from thirtytwo.explain.methods import METHODS, Labels, choose_method, run_in_batches
 from thirtytwo.explain.overlay import Heat, resized_map
 from thirtytwo.images.pixels import Pixels
-from thirtytwo.inference.classifier import (
-    Classifier,
-    DecodedImage,
-    ImageLike,
-    UnreadableImage,
-    as_iterable,
-    default_model,
-    find_model,
-    model_argument,
-)
+from thirtytwo.inference.classifier import Classifier, DecodedImage, ImageLike, UnreadableImage, as_iterable
+from thirtytwo.inference.library import default_model, find_model, model_argument
 from thirtytwo.rundir import RunDir
 
 _BATCH = 16

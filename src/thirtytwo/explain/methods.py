@@ -15,7 +15,8 @@ from thirtytwo.evaluation.calibration import log_sum_exp
 from thirtytwo.explain.faithfulness import blurred
 from thirtytwo.explain.overlay import Heat
 from thirtytwo.images.pixels import Pixels
-from thirtytwo.inference.classifier import Classifier, model_argument
+from thirtytwo.inference.classifier import Classifier
+from thirtytwo.inference.library import model_argument
 from thirtytwo.registry import Registry
 from thirtytwo.rundir import RunDir
 

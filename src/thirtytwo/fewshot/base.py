@@ -8,7 +8,7 @@ from statistics import median
 
 from thirtytwo.config.recommend import SMALL_SIDE, is_small
 from thirtytwo.images.pixels import ResizeRule
-from thirtytwo.inference.classifier import DEFAULT_BUNDLED, SMALL_BUNDLED, bundled_models, default_model, find_model
+from thirtytwo.inference.library import DEFAULT_BUNDLED, SMALL_BUNDLED, bundled_models, default_model, find_model
 
 PHOTO_BASE, SMALL_BASE = DEFAULT_BUNDLED, SMALL_BUNDLED
 """Bases for photographs, and for small images."""
@@ -24,7 +24,7 @@ def choose_base(name: str | Path | None, sides: Iterable[int]) -> tuple[Path, st
         sides: shorter side of each image, in pixels.
 
     Raises:
-        UnknownNameError, ModelFileError, RunError: as `inference.classifier.find_model`.
+        UnknownNameError, ModelFileError, RunError: as `inference.library.find_model`.
     """
     if name is not None:
         return find_model(name), "as requested"

@@ -23,7 +23,8 @@ from thirtytwo.fewshot.next_steps import NextStep, suggest_next_steps
 from thirtytwo.fewshot.verdict import Verdict, assess
 from thirtytwo.fewshot.views import VIEWS, check_views, make_views
 from thirtytwo.images.pixels import Pixels, ResizeRule
-from thirtytwo.inference.classifier import Classifier, model_name
+from thirtytwo.inference.classifier import Classifier
+from thirtytwo.inference.library import model_name
 from thirtytwo.inference.model_file import FewShotInfo, ModelInfo
 from thirtytwo.machine import package_version
 from thirtytwo.predictions import Predictions

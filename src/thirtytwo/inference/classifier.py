@@ -18,15 +18,11 @@ from PIL import Image
 from thirtytwo.errors import ArgumentError, ImageError, ModelFileError, check_choice, check_least
 from thirtytwo.images.decode import load_image
 from thirtytwo.images.pixels import resize
-from thirtytwo.inference.library import BUNDLED as BUNDLED
-from thirtytwo.inference.library import DEFAULT_BUNDLED as DEFAULT_BUNDLED
-from thirtytwo.inference.library import SMALL_BUNDLED as SMALL_BUNDLED
-from thirtytwo.inference.library import bundled_models as bundled_models
-from thirtytwo.inference.library import default_model as default_model
-from thirtytwo.inference.library import find_model as find_model
-from thirtytwo.inference.library import finished_runs as finished_runs
-from thirtytwo.inference.library import model_argument as model_argument
-from thirtytwo.inference.library import model_name as model_name
+from thirtytwo.inference.library import (
+    default_model,
+    find_model,
+    model_name,
+)
 from thirtytwo.inference.session import INPUT, KNOWN_SCORE, MOST_THREADS, REQUIRED_OUTPUTS, open_session
 from thirtytwo.inference.views import Tta, averaged, further_views
 from thirtytwo.machine import cpu_count

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from thirtytwo.config.recipe import ImageSettings, Recipe
+from thirtytwo.config.augmentation import ImageSettings
+from thirtytwo.config.recipe import Recipe
 from thirtytwo.evaluation.calibration import LEAST_IMAGES, was_not_calibrated
 from thirtytwo.evaluation.evaluators import Evaluator
 from thirtytwo.evaluation.sections import Cell, Picked, Section, Table, table_of

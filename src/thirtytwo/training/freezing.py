@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from thirtytwo.config.recipe import ScheduleSettings
+from thirtytwo.config.optimization import ScheduleSettings
 from thirtytwo.errors import RecipeError
 from thirtytwo.models.base import Network
 

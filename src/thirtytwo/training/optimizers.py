@@ -11,7 +11,7 @@ from timm.optim import create_optimizer_v2, list_optimizers  # type: ignore[attr
 from timm.optim.muon import zeropower_via_newtonschulz
 from torch import Tensor, nn
 
-from thirtytwo.config.recipe import OptimizerSettings
+from thirtytwo.config.optimization import OptimizerSettings
 from thirtytwo.errors import RecipeError, UnknownNameError, did_you_mean
 
 ROLES = ("filters", "stem_bias", "rest", "head")

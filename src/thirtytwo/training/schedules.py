@@ -7,7 +7,7 @@ from typing import Any
 
 import lightning
 
-from thirtytwo.config.recipe import ScheduleSettings
+from thirtytwo.config.optimization import ScheduleSettings
 
 ONE_CYCLE_START = 1 / 25
 

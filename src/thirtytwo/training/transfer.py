@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from thirtytwo.config.recipe import AugmentSettings, Recipe, TransferSettings
+from thirtytwo.config.augmentation import AugmentSettings
+from thirtytwo.config.recipe import Recipe, TransferSettings
 from thirtytwo.config.settings import Choice
 from thirtytwo.errors import RecipeError, did_you_mean
 from thirtytwo.models import Network

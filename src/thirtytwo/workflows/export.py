@@ -12,8 +12,8 @@ from thirtytwo.errors import ExportError, OutputError, RunError, ThirtytwoError
 from thirtytwo.export.metadata import rewrite_info
 from thirtytwo.export.parity import onnx_outputs, rounding
 from thirtytwo.export.quantize import EXPORTS, ExportFormat
-from thirtytwo.inference.classifier import BUNDLED, find_model, model_argument
 from thirtytwo.inference.hub import PREFIX
+from thirtytwo.inference.library import BUNDLED, find_model, model_argument
 from thirtytwo.inference.model_file import read_info
 from thirtytwo.io import FORMATS, atomic_write, check_writable, expand_home, is_file
 from thirtytwo.rundir import RunDir, lock_run_of

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin
 from pydantic import Field, create_model, model_validator
 from pydantic.fields import FieldInfo
 
-from thirtytwo.config.recipe import ADAPTIVE, ADAPTIVE_RATE, Recipe
+from thirtytwo.config.optimization import ADAPTIVE, ADAPTIVE_RATE
+from thirtytwo.config.recipe import Recipe
 from thirtytwo.config.settings import Settings, parse_settings
 from thirtytwo.errors import RecipeError, did_you_mean, require
 from thirtytwo.io import expand_home, is_file

@@ -35,7 +35,7 @@ from thirtytwo.app.taught_card import estimated_metrics, how_estimated, taught_c
 from thirtytwo.app.taught_result import Result
 from thirtytwo.app.uploads import content
 from thirtytwo.errors import ThirtytwoError
-from thirtytwo.inference.classifier import find_model, model_name
+from thirtytwo.inference.library import find_model, model_name
 from thirtytwo.inference.model_file import read_info
 from thirtytwo.rundir import RunDir
 from thirtytwo.text import as_markdown, capitalized, readable

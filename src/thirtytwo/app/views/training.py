@@ -21,7 +21,7 @@ from thirtytwo.app.problems import explained, in_app, is_for_app, plain
 from thirtytwo.app.training_progress import progress_of
 from thirtytwo.errors import ThirtytwoError
 from thirtytwo.fewshot import assess, suggest_next_steps
-from thirtytwo.inference.classifier import model_name
+from thirtytwo.inference.library import model_name
 from thirtytwo.rundir import RunDir
 from thirtytwo.text import as_markdown, as_printable, counted, interval, percent
 
