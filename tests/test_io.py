@@ -12,6 +12,7 @@ import pytest
 
 from thirtytwo.errors import InputError, OutputError
 from thirtytwo.io import (
+    TEXT,
     atomic_folder,
     atomic_write,
     check_writable,
@@ -145,6 +146,12 @@ def test_places_that_cannot_be_written_are_named(tmp_path: Path, case: str) -> N
 def test_a_suffix_of_another_format_is_refused(tmp_path: Path, name: str, format: str, fits: bool) -> None:
     with nullcontext() if fits else pytest.raises(OutputError, match=format):
         check_writable(tmp_path / name, force=False, format=format)
+
+
+@pytest.mark.parametrize("name", ["marks.xlsx", "marks.xls", "marks.ods", "marks.tsv"])
+def test_text_for_a_spreadsheet_is_refused_and_csv_suggested(tmp_path: Path, name: str) -> None:
+    with pytest.raises(OutputError, match=r"\.csv"):
+        check_writable(tmp_path / name, force=False, format=TEXT)
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="no folder in which nobody can create a file")

@@ -198,6 +198,8 @@ FORMATS = {
     ".dib": "BMP",
     ".bmp": "BMP",
     ".csv": "CSV",
+    ".xls": "Excel",
+    ".xlsx": "Excel",
     ".gif": "GIF",
     ".heic": "HEIC",
     ".heif": "HEIC",
@@ -210,8 +212,10 @@ FORMATS = {
     ".jpeg": "JPEG",
     ".jpg": "JPEG",
     ".json": "JSON",
+    ".jsonl": "JSON Lines",
     ".npy": "NumPy",
     ".npz": "NumPy",
+    ".ods": "OpenDocument",
     ".onnx": "ONNX",
     ".parquet": "Parquet",
     ".pdf": "PDF",
@@ -227,11 +231,13 @@ FORMATS = {
     ".safetensors": "safetensors",
     ".tif": "TIFF",
     ".tiff": "TIFF",
+    ".tsv": "TSV",
     ".webp": "WEBP",
     ".zip": "ZIP",
 }
 """Formats by the suffixes of their files; of several suffixes of a format, the usual one is the last."""
 _READABLE = ("CSV", "JSON", TEXT)
+_TABLES = ("Excel", "OpenDocument", "TSV")
 
 
 def check_writable(path: Path, *, force: bool, format: str = "", option: str = "") -> None:
@@ -251,6 +257,7 @@ def check_writable(path: Path, *, force: bool, format: str = "", option: str = "
     meant = FORMATS.get(path.suffix.lower(), format)
     if format and meant != format and not (format == TEXT and meant in _READABLE):
         usual = next((suffix for suffix in reversed(FORMATS) if FORMATS[suffix] == format), ".txt")
+        usual = ".csv or .txt" if format == TEXT and meant in _TABLES else usual
         raise OutputError(
             f"{path} has the suffix of {meant}, but {format} would be written to it.",
             f"Name a file that ends in {usual}.",

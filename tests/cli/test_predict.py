@@ -307,6 +307,10 @@ def test_the_suffix_of_out_chooses_the_format(
         ("images.npy", "NumPy"),
         ("images.parquet", "Parquet"),
         ("report.html", "HTML"),
+        ("marks.xlsx", "Excel"),
+        ("marks.ods", "OpenDocument"),
+        ("marks.tsv", "TSV"),
+        ("marks.jsonl", "JSON Lines"),
     ],
 )
 @pytest.mark.parametrize("format", [(), ("--format", "table"), ("--format", "csv")])

@@ -165,7 +165,7 @@ def test_limit_keeps_shares(counts, count, left):
 def test_limit_keeps_small_sets_and_rejects_too_few():
     images = image_set(3, 3)
     assert limit(images, 6, 0) is images
-    with pytest.raises(DataError, match="1 images .*2 classes") as caught:
+    with pytest.raises(DataError, match="1 image .*2 classes") as caught:
         limit(images, 1, 0, "--own")
     assert "--own" in str(caught.value.fix)
 

@@ -72,7 +72,7 @@ def limit(images: ImageSet, count: int, seed: int, option: str = "--limit-train 
     present = int((images.counts > 0).sum())
     if count < present:
         raise DataError(
-            f"{count} images cannot cover {present} classes.",
+            f"{counted(count, 'image')} cannot cover {present} classes.",
             f"Set {option} to at least {present}, preferably ten times as many.",
         )
     return images.take(sample(images, _shares(images.counts, count), seed))
@@ -260,23 +260,23 @@ def _check_both_sides(images: ImageSet, units: Sequence[int], purpose: Purpose) 
     single = [name for name, count in zip(images.classes, units, strict=True) if count == 1]
     if not single:
         return
+    have, each = ("has", "") if len(single) == 1 else ("have", " each")
     counts = dict(zip(images.classes, images.counts.tolist(), strict=True))
     if images.groups is not None and not all(counts[name] == 1 for name in single):
         raise DataError(
-            f"{listing(single)} {'has' if len(single) == 1 else 'have'} 1 group each by data.group_by (equal images "
+            f"{listing(single)} {have} 1 group{each} by data.group_by (equal images "
             f"count as one); expected at least 2, one to train on and one for {purpose}.",
             "Name smaller groups with --group-by, or divide the data into train/, val/ and test/ yourself.",
         )
     if images.near is not None and not all(counts[name] == 1 for name in single):
         raise DataError(
-            f"{listing(single)} {'has' if len(single) == 1 else 'have'} 1 distinct image each (near-duplicates count "
+            f"{listing(single)} {have} 1 distinct image{each} (near-duplicates count "
             f"as one); expected at least 2, one to train on and one for {purpose}.",
             "Add images, remove the class, or set data.keep_together to 'copies'.",
         )
     what = "1 image" if all(counts[name] == 1 for name in single) else "1 distinct image"
     raise DataError(
-        f"{listing(single)} {'has' if len(single) == 1 else 'have'} {what} each; "
-        f"expected at least 2, one to train on and one for {purpose}.",
+        f"{listing(single)} {have} {what}{each}; expected at least 2, one to train on and one for {purpose}.",
         "Add images or remove the class.",
     )
 

@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -238,6 +239,19 @@ def test_force_replaces_an_export(pets, tmp_path):
     export_dataset(str(pets), "npz", tmp_path / "out", force=True)
     assert not (tmp_path / "out" / "labels.csv").exists()
     assert sorted(path.name for path in tmp_path.iterdir() if "cache" not in path.name) == ["out", "pets"]
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "train/cat/added.png"])
+def test_force_keeps_files_that_were_added_to_an_export(pets, tmp_path, name):
+    out = tmp_path / "out"
+    export_dataset(str(pets), "folder", out)
+    (out / ".DS_Store").write_text("written by a file manager")
+    export_dataset(str(pets), "folder", out, force=True)
+    added = out / name
+    added.write_text("mine")
+    with pytest.raises(OutputError, match=re.escape(name)):
+        export_dataset(str(pets), "csv", out, force=True)
+    assert added.read_text() == "mine"
 
 
 def test_output_inside_of_the_data_is_refused(pets):

@@ -85,12 +85,19 @@ def test_repeated_row_counts_once(make, tmp_path):
         ("cat/0.png,dog", "'cat' in line 2 and 'dog' in line 10"),
         ("cat/0.png,cat, light", r"which has 2, in 1 row, in these lines: 10; line 10 has 3, .*'light'"),
         ("cat/0.png,", "no label in 1 of 9 rows, in these lines: 10"),
-        ("cat/9.png,cat", r"1 of 9 images are missing: cat/9.png \(line 10\)"),
+        ("https://x.org/9.png,cat", "Addresses are not downloaded"),
+        ("cat/9.png,cat", r"1 of 9 images is missing: cat/9.png \(line 10\)"),
     ],
 )
 def test_faults(make, tmp_path, line, message):
     with pytest.raises(DataError, match=message):
         load_dataset(write(make, tmp_path, [*table(), line]))
+
+
+def test_paths_with_the_separator_of_windows(make, tmp_path):
+    lines = [line.replace("/", "\\") for line in table()]
+    assert any("\\" in line for line in lines)
+    assert len(load_dataset(write(make, tmp_path, lines), whole=True).train) == 8
 
 
 def test_splits_and_groups(make, tmp_path):
@@ -152,7 +159,7 @@ def test_no_header_and_unclear_columns(make, tmp_path):
 
 def test_no_header_and_a_missing_image(make, tmp_path):
     lines = ["cat/none.png,cat", *(f"{file},{label}" for file, label in ROWS)]
-    with pytest.raises(DataError, match=r"1 of 9 images are missing: cat/none.png \(line 1\)"):
+    with pytest.raises(DataError, match=r"1 of 9 images is missing: cat/none.png \(line 1\)"):
         load_dataset(write(make, tmp_path, lines))
 
 

@@ -91,7 +91,8 @@ def export_dataset(
         png: store every image as PNG (RGB, 8 bits), whatever its own format.
         skip_unreadable: leave out images that cannot be read instead of raising an error.
         resume: continue an interrupted export, if there is one.
-        force: replace an earlier export at `out`, and an unfinished one unless `resume` is set.
+        force: replace an earlier export at `out`, if no file was added to it, and an unfinished one unless `resume` is
+            set.
         progress: called from time to time while images are written.
         checking: the same, while images are decoded before.
 
@@ -131,6 +132,9 @@ def export_dataset(
     return Exported(out, plan.totals, files, resumed, kind.readable, notes)
 
 
+_OF_FILE_MANAGERS = ("Thumbs.db", "desktop.ini")
+
+
 def _work_of(out: Path) -> Path:
     """The folder of an unfinished export."""
     return out.with_name(f"{out.name}.partial")
@@ -162,6 +166,21 @@ def _check_out(out: Path, spec: str, *, force: bool) -> None:
         raise OutputError(f"{out} exists already and is no export.", "Choose another name, or move it away.")
     if not force:
         raise OutputError(f"{out} exists already.", "Choose another name, or replace it with --force.")
+    if added := _added(out):
+        raise OutputError(
+            f"{out} has {counted(len(added), 'file')} that the export did not write: {listing(added)}.",
+            "Move what you need elsewhere, or choose another name.",
+        )
+
+
+def _added(out: Path) -> list[str]:
+    """Files in an export that its checksums do not name, apart from hidden ones and those of file managers."""
+    checksums = out / CHECKSUMS
+    lines = checksums.read_bytes().decode(errors="surrogateescape").split("\n") if checksums.is_file() else []
+    written = {CHECKSUMS, *(line.partition("  ")[2] for line in lines)}
+    files = (path for path in out.rglob("*") if not path.is_dir() and not path.name.startswith("."))
+    names = (path.relative_to(out).as_posix() for path in files if path.name not in _OF_FILE_MANAGERS)
+    return sorted(name for name in names if _escaped(name) not in written)
 
 
 def _check_unfinished(work: Path, *, resume: bool, force: bool) -> None:
@@ -335,8 +354,13 @@ def _content(journal: Journal, split: Split) -> str:
 
 def checksum_line(found: str, name: str) -> str:
     """A line as `sha256sum` writes and checks it."""
-    escaped = name.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r")
+    escaped = _escaped(name)
     return f"{'' if escaped == name else chr(92)}{found}  {escaped}\n"
+
+
+def _escaped(name: str) -> str:
+    """A file name as `sha256sum` writes it."""
+    return name.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r")
 
 
 def _verify(writer: DataFormat, journal: Journal) -> None:

@@ -18,6 +18,7 @@ from thirtytwo.data.types import Request, refuse_options
 from thirtytwo.data.undecoded import UndecodedDataSet, UndecodedPart, name_of_file
 from thirtytwo.errors import DataError, UnknownNameError, did_you_mean
 from thirtytwo.images.discover import IMAGE_SUFFIXES, natural_key
+from thirtytwo.inputs import is_address
 from thirtytwo.io import free_name
 from thirtytwo.text import counted, csv_text, listing
 
@@ -299,7 +300,7 @@ def _rows(
         elif split is None:
             unknown.setdefault(cell["split"], line)
         else:
-            path = file.parent / cell["image"]
+            path = _image_path(file.parent, cell["image"])
             more = tuple(cells[place] if place < len(cells) else "" for place in others)
             rows.append(_Row(line, cell["image"], path, cell["label"], split, cell.get("group", ""), more))
     if empty:
@@ -312,6 +313,15 @@ def _rows(
         words = ", ".join(f"{word!r} (line {line})" for word, line in list(unknown.items())[:_SHOWN])
         raise DataError(f"{file} has unknown splits: {words}.", "Expected train, val, validation or test.")
     return rows
+
+
+def _image_path(folder: Path, written: str) -> Path:
+    """The path of an image as a table has it, also with the backslashes of Windows on another system."""
+    path = folder / written
+    if "\\" in written and os.sep == "/" and not os.path.lexists(path):
+        other = folder / written.replace("\\", "/")
+        return other if os.path.lexists(other) else path
+    return path
 
 
 def _distinct(file: Path, rows: Sequence[_Row]) -> tuple[list[_Row], list[str]]:
@@ -342,9 +352,14 @@ def _distinct(file: Path, rows: Sequence[_Row]) -> tuple[list[_Row], list[str]]:
 def _check_files(file: Path, rows: Sequence[_Row]) -> None:
     missing = [f"{row.file} (line {row.line})" for row in rows if not os.path.isfile(row.path)]  # noqa: PTH113
     if missing:
+        online = any(is_address(row.file) for row in rows)
+        are = "is" if len(missing) == 1 else "are"
         raise DataError(
-            f"{file}: {len(missing):,} of {len(rows):,} images are missing: {listing(missing, _SHOWN, quoted=False)}.",
-            f"Paths are relative to {str(file.parent.resolve())!r}.",
+            f"{file}: {len(missing):,} of {counted(len(rows), 'image')} {are} missing: "
+            f"{listing(missing, _SHOWN, quoted=False)}.",
+            "Addresses are not downloaded: download the images, and write their paths in the table."
+            if online
+            else f"Paths are relative to {str(file.parent.resolve())!r}.",
         )
 
 
