@@ -56,6 +56,17 @@ def is_address(text: str) -> bool:
     return bool(_ADDRESS.match(text))
 
 
+def with_slashes(written: str, folder: Path | str = "") -> str:
+    """A path relative to `folder` as a list or table has it; one written on Windows, as this system writes it.
+
+    Only where the path does not exist as it is written, but does with slashes.
+    """
+    if "\\" not in written or os.sep != "/" or os.path.lexists(os.path.join(folder, written)):  # noqa: PTH118
+        return written
+    path = written.replace("\\", "/")
+    return path if os.path.lexists(os.path.join(folder, path)) else written  # noqa: PTH118
+
+
 def address_error(address: str, *, folder: bool) -> DataError:
     """The error for a URL where a path is expected: how to download it.
 

@@ -57,6 +57,17 @@ def test_lists_written_on_windows(
     assert classify([f"@{listed}"], colour_model, capsys) == ["größe.png", "blue.png"]
 
 
+def test_lists_with_the_paths_that_windows_copies(
+    colour_model: Path, image_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(image_folder)
+    Path("more").mkdir()
+    for name in ("red.png", "green.png"):
+        Path(name).rename(Path("more", name))
+    Path("list.txt").write_text('more\\red.png\n"blue.png"\n".\\more\\green.png"\n')
+    assert classify(["@list.txt"], colour_model, capsys) == ["red.png", "blue.png", "green.png"]
+
+
 def test_a_file_whose_name_starts_with_the_mark(
     colour_model: Path, image_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -71,6 +82,7 @@ def test_a_file_whose_name_starts_with_the_mark(
     [
         ([URL], "", [URL, f"curl -L -o cat.jpg '{URL}'"]),
         (["@list.txt"], "", ["list.txt", "one path a line"]),
+        (["-"], "file,width,height,top\na.png,2,2,red\n", ["a table in standard input", "one path a line"]),
         (["https://x.org/taken.jpg"], "", ["curl -L -o taken-2.jpg https", "give the file 'taken-2.jpg'"]),
         (["taken.zip"], "", ["taken.zip is an archive", "unzip -q taken.zip -d taken-2 – then give taken-2."]),
         (["-"], "\n \n", ["standard input", "one path a line"]),

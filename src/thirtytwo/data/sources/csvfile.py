@@ -18,7 +18,7 @@ from thirtytwo.data.types import Request, refuse_options
 from thirtytwo.data.undecoded import UndecodedDataSet, UndecodedPart, name_of_file
 from thirtytwo.errors import DataError, UnknownNameError, did_you_mean
 from thirtytwo.images.discover import IMAGE_SUFFIXES, natural_key
-from thirtytwo.inputs import is_address
+from thirtytwo.inputs import is_address, with_slashes
 from thirtytwo.io import free_name
 from thirtytwo.text import counted, csv_text, listing
 
@@ -300,7 +300,7 @@ def _rows(
         elif split is None:
             unknown.setdefault(cell["split"], line)
         else:
-            path = _image_path(file.parent, cell["image"])
+            path = file.parent / with_slashes(cell["image"], file.parent)
             more = tuple(cells[place] if place < len(cells) else "" for place in others)
             rows.append(_Row(line, cell["image"], path, cell["label"], split, cell.get("group", ""), more))
     if empty:
@@ -313,15 +313,6 @@ def _rows(
         words = ", ".join(f"{word!r} (line {line})" for word, line in list(unknown.items())[:_SHOWN])
         raise DataError(f"{file} has unknown splits: {words}.", "Expected train, val, validation or test.")
     return rows
-
-
-def _image_path(folder: Path, written: str) -> Path:
-    """The path of an image as a table has it, also with the backslashes of Windows on another system."""
-    path = folder / written
-    if "\\" in written and os.sep == "/" and not os.path.lexists(path):
-        other = folder / written.replace("\\", "/")
-        return other if os.path.lexists(other) else path
-    return path
 
 
 def _distinct(file: Path, rows: Sequence[_Row]) -> tuple[list[_Row], list[str]]:
