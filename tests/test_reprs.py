@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable
 from html.parser import HTMLParser
@@ -96,7 +97,8 @@ def test_a_comparison_shows_runs_and_tests(tmp_path: Path, finished_run: Callabl
 def test_a_run_shows_its_metrics(tmp_path: Path, finished_run: Callable[..., Path]) -> None:
     pytest.importorskip("torch")
     path = finished_run(tmp_path / "run", skill=1.0)
-    run = thirtytwo.Run(path, thirtytwo.rundir.RunDir(path).read_json(path / "metrics.json"))
+    run = thirtytwo.Run.load(str(path))
+    assert run == thirtytwo.Run(path, json.loads((path / "metrics.json").read_text()))
     text = Balanced(run._repr_html_()).text
     assert "Macro F1" in text
     assert "Most confused" in text

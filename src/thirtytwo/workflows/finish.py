@@ -45,10 +45,23 @@ CONFUSED = 5
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run: its directory, and the content of its `metrics.json`."""
+    """A finished run: its directory, and the content of its `metrics.json`; `Run.load` opens an earlier one."""
 
     path: Path
     metrics: dict[str, Any]
+
+    @classmethod
+    def load(cls, path: Path | str) -> Run:
+        """Open a finished run again, as `train` returned it.
+
+        Args:
+            path: its directory.
+
+        Raises:
+            RunError: there is no run, or it is not finished or damaged.
+        """
+        directory = RunDir.open(path)
+        return cls(directory.path, directory.read_json(directory.metrics))
 
     def __repr__(self) -> str:
         accuracy, split = self.metrics["accuracy"]["value"], self.metrics["split"]
