@@ -274,6 +274,24 @@ def test_several_batches_at_a_time_give_the_same(
     assert several.predict(images) == classifier.predict(images)
 
 
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.full((8, 9), 250, np.uint8),
+        np.full((3, 8, 9), 250, np.uint8),
+        np.full((8, 9, 4), 250, np.uint8),
+        np.full((8, 9, 3), 250 / 255, np.float32),
+    ],
+    ids=["gray", "channels first", "alpha", "from 0 to 1"],
+)
+def test_the_advice_for_other_arrays_makes_pixels_of_them(classifier: Classifier, array: npt.NDArray[Any]) -> None:
+    (found,) = classifier.predict([array])
+    assert isinstance(found, UnreadableImage)
+    advice = found.error.rpartition(": ")[2]
+    converted = eval(advice, {"np": np, "pixels": array})  # noqa: S307 (of this package)
+    assert classifier.predict([converted]) == classifier.predict([np.full((8, 9, 3), 250, np.uint8)])
+
+
 @pytest.mark.parametrize("wrong", [{"batches": 0}, {"batches": -1}, {"threads": -2}])
 def test_numbers_of_threads_and_batches_are_checked(colour_model: Path, wrong: dict[str, int]) -> None:
     with pytest.raises(ArgumentError, match=f"at least.*{next(iter(wrong.values()))}"):

@@ -180,6 +180,9 @@ class Classifier:
     ) -> list[Prediction | UnreadableImage]:
         """Predict the classes of images; one result per image, in order.
 
+        A JPEG of a path or of bytes is decoded at a fraction of its size where it is much larger than the input, which
+        saves time; the same image as Pillow image or pixels has slightly different probabilities.
+
         Args:
             images: one image or several: paths, encoded bytes, Pillow images, or RGB pixels
                 uint8 `(H, W, 3)` or `(N, H, W, 3)`.
@@ -401,5 +404,22 @@ def _check_options(top: int, tta: Tta) -> None:
 
 def _validate_pixels(pixels: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
     if pixels.ndim != 3 or pixels.shape[-1] != 3 or pixels.dtype != np.uint8 or 0 in pixels.shape:
-        raise ImageError(f"Pixels must be uint8 (H, W, 3); found {pixels.dtype} {pixels.shape}.")
+        raise ImageError(
+            f"Pixels must be uint8 (H, W, 3); found {pixels.dtype} {pixels.shape}.", _conversion_of(pixels)
+        )
     return pixels
+
+
+def _conversion_of(pixels: npt.NDArray[Any]) -> str:
+    """How to make RGB pixels of an array as other libraries have it."""
+    if 0 in pixels.shape:
+        return "The array is empty."
+    if pixels.ndim == 2:
+        return "Of gray values: np.stack([pixels] * 3, axis=-1)"
+    if pixels.ndim == 3 and pixels.shape[0] == 3 and pixels.shape[-1] != 3:
+        return "With channels first: pixels.transpose(1, 2, 0)"
+    if pixels.ndim == 3 and pixels.shape[-1] == 4:
+        return "With an alpha channel: pixels[..., :3]"
+    if pixels.ndim == 3 and pixels.shape[-1] == 3 and np.issubdtype(pixels.dtype, np.floating):
+        return "From 0 to 1: (pixels * 255).round().astype(np.uint8)"
+    return "Convert it to RGB from 0 to 255."
