@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -262,6 +263,30 @@ def test_a_training_that_was_cut_off_continues(record: ModuleType, noise_cifar: 
     assert run["resumed"]
     assert [row["epoch"] for row in run["epochs"]] == [1, 2]
     assert run["seconds"] > stopped.seconds
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="needs a system that can stop processes for a while")
+@pytest.mark.usefixtures("on_path")
+def test_whole_trainings_take_turns(noise_cifar: Path, tmp_path: Path) -> None:
+    given = ["fast", "--tiny", "--data-root", str(noise_cifar), "--out", str(tmp_path), "--turn", "0.5"]
+    assert load("benchmarks", "turns").main(given) == 0
+    found = read(tmp_path / "record-turns-cifar10.json")
+    (own,), (port,) = found["runs"]["fast"], found["runs"]["airbench94"]
+    assert found["ratio"] == pytest.approx(own["processor_seconds"] / port["processor_seconds"], abs=1e-3)
+    assert found["turns"] > 10, "both take seconds for their imports alone"
+    assert own["n"] == port["n"] == 100
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="needs a system that can stop processes for a while")
+@pytest.mark.usefixtures("on_path")
+def test_a_failed_training_ends_the_turns() -> None:
+    turns = load("benchmarks", "turns")
+    codes = ("import time; time.sleep(100)", "raise SystemExit(3)")
+    endless, failing = (subprocess.Popen([sys.executable, "-c", code]) for code in codes)
+    with pytest.raises(SystemExit, match="failing ended with 3"):
+        turns.take_turns({"endless": endless, "failing": failing}, 0.1)
+    assert endless.returncode == -signal.SIGKILL
 
 
 @pytest.mark.long
