@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import shlex
 import tomllib
 from pathlib import Path
@@ -309,3 +310,13 @@ def test_a_recipe_that_windows_wrote(tmp_path: Path) -> None:
     text = 'name = "mine"\r\n[model]\r\nname = "fastnet"\r\n'
     (tmp_path / "mine.toml").write_bytes(text.encode("utf-8-sig"))
     assert read_recipe(tmp_path / "mine.toml").name == "mine"
+
+
+def test_overrides_are_left_as_they_are() -> None:
+    """A dict of the caller is not changed by a key below it: its next use would be another one."""
+    overrides = {"model.options": {"groups": [{"width": 8}]}, "model.options.activation": "relu"}
+    kept = copy.deepcopy(overrides)
+    resolved = resolve(overrides)
+    assert resolved.model.options["activation"] == "relu"
+    resolved.model.options["groups"].clear()
+    assert overrides == kept

@@ -98,7 +98,7 @@ def with_overrides(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> d
             if not isinstance(inner, dict):
                 raise RecipeError(f"{dotted!r} cannot be set: {step!r} is {inner!r}, not a table.")
             table = inner
-        table[key] = value
+        table[key] = copy.deepcopy(value)  # a later key may be below it
     return merged
 
 
