@@ -75,6 +75,7 @@ def test_require_re_raises_import_errors_of_the_library(tmp_path: object, monkey
         (lambda: thirtytwo.write_report("runs/none", format="doc"), "format"),  # type: ignore[arg-type]
         (lambda: thirtytwo.ensemble(["runs/one", "runs/other"], soup="best"), "soup"),  # type: ignore[arg-type]
         (lambda: thirtytwo.load_dataset("digits", resize="stretch"), "resize"),  # type: ignore[arg-type]
+        (lambda: thirtytwo.load_dataset("digits", keep_together="all"), "keep_together"),  # type: ignore[arg-type]
     ],
 )
 def test_arguments_that_are_none_of_their_choices(

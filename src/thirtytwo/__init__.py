@@ -32,7 +32,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from thirtytwo.data.load import load_dataset
     from thirtytwo.data.types import DataSet
     from thirtytwo.errors import ThirtytwoError
     from thirtytwo.inference.classifier import Classifier, load
@@ -43,6 +42,7 @@ if TYPE_CHECKING:
     from thirtytwo.workflows.export import Exported, export_model
     from thirtytwo.workflows.finish import Run
     from thirtytwo.workflows.folds import FoldRuns, train_folds
+    from thirtytwo.workflows.load_data import load_dataset
     from thirtytwo.workflows.push import Pushed, push
     from thirtytwo.workflows.report import write_report
     from thirtytwo.workflows.seeds import SeedRuns, train_seeds
@@ -96,7 +96,7 @@ _MODULES = {
     "evaluate": "workflows.evaluate",
     "export_model": "workflows.export",
     "load": "inference.classifier",
-    "load_dataset": "data.load",
+    "load_dataset": "workflows.load_data",
     "push": "workflows.push",
     "train": "workflows.train",
     "train_folds": "workflows.folds",
@@ -106,12 +106,12 @@ _MODULES = {
 }
 _WITHOUT_TORCH = frozenset(
     {
-        "data.load",
         "data.types",
         "errors",
         "inference.classifier",
         "report.comparison",
         "workflows.compare",
+        "workflows.load_data",
         "workflows.push",
     }
 )

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image, ImageEnhance
 
+import thirtytwo
 from thirtytwo.config.recipe import DataSettings
 from thirtytwo.data.folds import divide_or_fold
 from thirtytwo.data.load import load_dataset
@@ -65,6 +67,23 @@ def test_near_duplicates_of_photographs_are_never_divided(folder: Path, seed: in
     assert plain.test is not None
     alone = {file for file in plain.test.files or () if file[8:10] >= "04"}
     assert alone == {file for file in data.test.files or () if file[8:10] >= "04"}
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_public_function_cuts_the_test_split_of_training(folder: Path, seed: int, tiny: SimpleNamespace) -> None:
+    pytest.importorskip("torch")
+    from thirtytwo.workflows.prepare import prepare
+
+    trained = prepare(str(folder), "fast", {**tiny.overrides, "data.split_seed": seed}, "cpu", None).parts.test
+    data = thirtytwo.load_dataset(folder, seed=seed)
+    assert data.test is not None
+    assert set(data.test.files or ()) == set(trained.files or ())
+    copies = thirtytwo.load_dataset(folder, seed=seed, keep_together="copies")
+    assert copies.test is not None
+    assert scenes(copies.test.files) & scenes(copies.train.files)
+    whole = thirtytwo.load_dataset(folder, whole=True)
+    assert whole.test is None
+    assert len(whole.train) == len(data.train) + len(data.test)
 
 
 @pytest.mark.parametrize("fold", [1, 2, 3])

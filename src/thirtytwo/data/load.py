@@ -90,9 +90,8 @@ def load_dataset(
             and a single class, or a test split alone, is allowed.
         large: side of the larger copies of training images in pixels, for random crops (`ImageSet.large`); 0: none.
         skip_unreadable: leave out images that cannot be read, and note them in `DataSet.skipped`.
-        together: training images that stay on one side where a split is cut from them; None: equal ones only. Training,
-            `data show` and the doctor also keep near-duplicates of photographs together, found by
-            `doctor.together.kept_together`, so that their splits may have other numbers of images.
+        together: training images that stay on one side where a split is cut from them; None: equal ones only. Those of
+            training are found by `doctor.together.kept_together`.
         split_test: split off a test set where the data has none.
         fix_plan: images to drop, relabel or move before anything else (`fixes.read_fix_plan`); None: none.
         lacking: list to which a split and a class are appended where the split has no image of the class but needs

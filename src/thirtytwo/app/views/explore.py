@@ -38,7 +38,7 @@ from thirtytwo.app.views.drill_down import (
 from thirtytwo.data.arrays import release_pages
 from thirtytwo.data.decoding import UnreadableImagesError
 from thirtytwo.data.explore import class_counts
-from thirtytwo.data.load import files_folder, load_dataset
+from thirtytwo.data.load import files_folder
 from thirtytwo.data.run_data import load_out_of_fold, load_run_data
 from thirtytwo.data.split import Parts
 from thirtytwo.data.types import DATASETS, DataSet, ImageSet
@@ -53,6 +53,7 @@ from thirtytwo.report.seeds import read_summary
 from thirtytwo.run_paths import OUT_OF_FOLD
 from thirtytwo.rundir import RunDir
 from thirtytwo.text import as_markdown, capitalized, counted, interval, percent, readable
+from thirtytwo.workflows.load_data import load_dataset
 
 RUN, DATA = "A run", "A data set"
 ALL = EVERY
@@ -457,7 +458,7 @@ def _load_folds(path: str, modified: int) -> ImageSet:
 
 @st.cache_resource(show_spinner="Loading images …", max_entries=2)
 def _load_dataset(spec: str) -> DataSet:
-    data = load_dataset(spec, data_root=library.settings.data_root)
+    data = load_dataset(spec, data_root=library.settings.data_root)  # divided as in training
     for part in data.stored.values():
         release_pages(part.images)
     return data
