@@ -18,11 +18,7 @@ from PIL import Image
 from thirtytwo.errors import ArgumentError, ImageError, ModelFileError, check_choice, check_least
 from thirtytwo.images.decode import load_image
 from thirtytwo.images.pixels import resize
-from thirtytwo.inference.library import (
-    default_model,
-    find_model,
-    model_name,
-)
+from thirtytwo.inference.library import default_model, find_model, model_name
 from thirtytwo.inference.session import INPUT, KNOWN_SCORE, MOST_THREADS, REQUIRED_OUTPUTS, open_session
 from thirtytwo.inference.views import Tta, averaged, further_views
 from thirtytwo.machine import cpu_count
