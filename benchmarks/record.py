@@ -28,6 +28,7 @@ for choices; `--final` trains on all 50,000 images and evaluates on test.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import json
 import math
@@ -65,7 +66,8 @@ def main() -> int:
         os.sched_setaffinity(0, {int(core) for core in options.cores.split(",")})  # before torch starts its threads
     from thirtytwo.process import own_process
 
-    with own_process():  # with the command line's allocator setting
+    own = options.what != "steps" and options.names[:1] != [PORT]
+    with own_process() if own else contextlib.nullcontext():  # with the command line's settings of memory
         return {"steps": measure_steps, "train": train_seeds, "side": take_steps}[options.what](options)
 
 

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 
-def run(script: str) -> None:
-    """Run a script in its own process, whose allocator no other test has changed."""
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+def run(script: str, *words: str) -> str:
+    """Run a script in its own process, whose allocator no other test has changed; returns what it prints."""
+    done = subprocess.run([sys.executable, "-c", script, *words], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 ALLOCATOR = """
@@ -111,3 +112,31 @@ assert sizes[0] < before - 200, (before, sizes)
 def test_memory_that_was_freed_before_training_does_not_add_to_it(noise_cifar: Path, tmp_path: Path) -> None:
     script = f"DATA, RUN = {str(noise_cifar)!r}, {str(tmp_path / 'run')!r}{BEFORE_TRAINING}"
     run(script)
+
+
+HUGE_PAGES = """
+import re, sys
+from contextlib import nullcontext
+from pathlib import Path
+from thirtytwo.process import own_process
+
+def on_huge_pages():
+    return int(re.search("AnonHugePages: *([0-9]+) kB", Path("/proc/self/smaps_rollup").read_text())[1]) / 2**10
+
+with own_process() if sys.argv[1] == "own" else nullcontext():
+    import torch
+    tensors = [torch.ones(2**21) for _ in range(25)]  # 8 MiB each
+print(on_huge_pages())
+"""
+HUGE_PAGES_STATE = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+
+
+@pytest.mark.long
+@pytest.mark.skipif(
+    not HUGE_PAGES_STATE.is_file() or "[madvise]" not in HUGE_PAGES_STATE.read_text(),
+    reason="this system does not give huge pages to those who ask, and only to those",
+)
+def test_large_tensors_are_on_huge_pages_under_the_command_line_only() -> None:
+    own, other = (run(HUGE_PAGES, word) for word in ("own", "other"))
+    assert float(own) > 100
+    assert float(other) < 50
