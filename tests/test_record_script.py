@@ -37,6 +37,15 @@ def load(folder: str, name: str) -> ModuleType:
     return module
 
 
+def load_tables(results: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The script that makes tables, with its results in a folder."""
+    monkeypatch.syspath_prepend(str(ROOT / "tools"))
+    tables = load("tools", "speed_tables")
+    for module in (tables, sys.modules["result_tables"]):
+        monkeypatch.setattr(module, "RESULTS", results)
+    return tables
+
+
 @pytest.fixture(scope="module")
 def record() -> ModuleType:
     return load("benchmarks", "record")
@@ -268,7 +277,7 @@ def test_a_training_that_was_cut_off_continues(record: ModuleType, noise_cifar: 
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="needs a system that can stop processes for a while")
 @pytest.mark.usefixtures("on_path")
-def test_whole_trainings_take_turns(noise_cifar: Path, tmp_path: Path) -> None:
+def test_whole_trainings_take_turns(noise_cifar: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     given = ["fast", "--tiny", "--data-root", str(noise_cifar), "--out", str(tmp_path), "--turn", "0.5"]
     assert load("benchmarks", "turns").main(given) == 0
     found = read(tmp_path / "record-turns-cifar10.json")
@@ -276,6 +285,9 @@ def test_whole_trainings_take_turns(noise_cifar: Path, tmp_path: Path) -> None:
     assert found["ratio"] == pytest.approx(own["processor_seconds"] / port["processor_seconds"], abs=1e-3)
     assert found["turns"] > 10, "both take seconds for their imports alone"
     assert own["n"] == port["n"] == 100
+    tables = load_tables(tmp_path, monkeypatch)
+    assert f"mean **{found['ratio']:.2f}**" in tables.record_turns()
+    assert tables.record_trainings() == tables.NOTHING, "trainings in turns have their own table"
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="needs a system that can stop processes for a while")
@@ -314,10 +326,7 @@ def test_costs(noise_cifar: Path, tmp_path: Path) -> None:
 def test_tables_state_what_was_measured(
     record: ModuleType, steps: Path, noise_cifar: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.syspath_prepend(str(ROOT / "tools"))
-    tables, results = load("tools", "speed_tables"), sys.modules["result_tables"]
-    monkeypatch.setattr(tables, "RESULTS", tmp_path)
-    monkeypatch.setattr(results, "RESULTS", tmp_path)
+    tables = load_tables(tmp_path, monkeypatch)
     for table in (tables.record_steps, tables.record_trainings, tables.costs_train, tables.serve_compare):
         assert table() == tables.NOTHING
     shutil.copy(steps, tmp_path)

@@ -10,6 +10,7 @@ from result_tables import RESULTS, read_results
 
 from thirtytwo.text import counted, percent
 
+PORT = "airbench94"
 NOTHING = "Not measured yet.\n"
 SHOWN = 5
 """Number of costs in a row of a table."""
@@ -111,8 +112,8 @@ def _rounds(result: Mapping[str, Any]) -> str:
 
 def record_trainings() -> str:
     """Accuracy and time of full trainings."""
-    paths = [path for path in sorted(RESULTS.glob("record-*.json")) if not path.stem.startswith("record-steps-")]
-    rows = [result for path in paths if (result := read_results(path.stem))["settings"]["split"] != "val"]
+    found = [read_results(path.stem) for path in sorted(RESULTS.glob("record-*.json"))]
+    rows = [result for result in found if result["kind"] == "training" and result["settings"]["split"] != "val"]
     if not rows:
         return NOTHING
     lines = [
@@ -129,6 +130,36 @@ def record_trainings() -> str:
     return "\n".join(lines) + "\n"
 
 
+def record_turns() -> str:
+    """Whole trainings beside a whole training of airbench94, in turns on the same core."""
+    measured = [read_results(path.stem) for path in sorted(RESULTS.glob("record-turns-*.json"))]
+    if not measured:
+        return NOTHING
+    lines = [
+        "| data | training | seed | one view | with test-time augmentation | processor time | of airbench94's time |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for result in measured:
+        port = statistics.fmean(run["processor_seconds"] for run in result["runs"][PORT])
+        for name, runs in result["runs"].items():
+            for run in runs:
+                cells = [
+                    result["data"],
+                    _name(name),
+                    str(run["seed"]),
+                    percent(run["single"], 2),
+                    percent(run["tta"], 2),
+                ]
+                cells += [f"{run['processor_seconds'] / 60:.1f} min", f"{run['processor_seconds'] / port:.2f}"]
+                lines.append(f"| {' | '.join(cells)} |")
+    places = " ".join(
+        f"{result['data']}: mean **{result['ratio']:.2f}**; turns of {result['turn_seconds']:g} s on "
+        f"{_place(result, result['runs'][PORT][0]['threads'])}."
+        for result in measured
+    )
+    return "\n".join([*lines, "", places]) + "\n"
+
+
 def _minutes(seconds: Sequence[float]) -> str:
     """Median, and the range where there are several."""
     low, high = (f"{end / 60:.1f}" for end in (min(seconds), max(seconds)))
@@ -137,7 +168,7 @@ def _minutes(seconds: Sequence[float]) -> str:
 
 def _name(name: str) -> str:
     port, comma, how = name.partition(",")
-    return f"airbench94, our port{comma}{how}" if port == "airbench94" else f"`{name}`"
+    return f"airbench94, our port{comma}{how}" if port == PORT else f"`{name}`"
 
 
 def _ratio(side: Mapping[str, Any], key: str) -> str:

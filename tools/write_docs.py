@@ -239,6 +239,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "processes": processes,
     "record-steps": speed_tables.record_steps,
     "record-trainings": speed_tables.record_trainings,
+    "record-turns": speed_tables.record_turns,
     "remedies": remedies,
     "recipes": recipes,
     "scale-assumptions": scale_tables.scale_assumptions,
