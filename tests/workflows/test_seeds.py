@@ -168,8 +168,9 @@ def test_invalid_arguments_are_refused_before_training(
 
 def test_other_data_is_refused(training: Training) -> None:
     seeds.train_seeds("colours", seeds=[0], run="several", show=False)
-    with pytest.raises(RunError, match=r"data \(was 'colours', now 'shapes'\)"):
+    with pytest.raises(RunError, match=r"data \(was 'colours', now 'shapes'\)") as caught:
         seeds.train_seeds("shapes", run="several", resume=True, show=False)
+    assert (caught.value.fix or "").endswith(": thirtytwo train colours --resume --run several")
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"data": "colours"}'])

@@ -527,7 +527,7 @@ def test_resuming_with_another_recipe(arguments: dict[str, Any], change: str, ag
     with pytest.raises(RunError) as caught:
         train("digits", run=again.path, resume=True, show=False, **arguments)
     assert change in caught.value.message
-    assert "--resume and --run alone" in (caught.value.fix or "")
+    assert (caught.value.fix or "").endswith(f": thirtytwo train digits --resume --run {again.path}")
 
 
 def test_resuming_with_other_data(again: RunDir, tmp_path: Path) -> None:

@@ -287,7 +287,7 @@ def check_same(run: RunDir, recipe: Recipe, dataset: DataSet, spec: str, split: 
         changed = ", ".join(f"{key} (was {before.get(key)!r}, now {now.get(key)!r})" for key in differ[:5])
         raise RunError(
             f"{run.path} was started with another recipe: {changed}.",
-            "Resume with --resume and --run alone, or start a new run with another --run.",
+            f"Start a new run with another --run, or continue this one with: {run.resume_command(spec)}",
         )
     recorded = run.read_json(run.split) if run.split.is_file() else split
     if any(recorded.get(part, {}).get("hashes") != split[part]["hashes"] for part in PARTS):

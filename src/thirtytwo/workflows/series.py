@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
@@ -158,9 +159,10 @@ def resume_series(parent: Path, series: Series, planned: list[int]) -> tuple[Ser
         if first.overrides.get(key) != value
     ]
     if differ:
+        command = shlex.join(["thirtytwo", "train", first.data, "--resume", "--run", str(parent)])
         raise RunError(
             f"{parent} was started with other arguments: {', '.join(differ)}.",
-            "Resume with --resume and --run alone, or start a new run with another --run.",
+            f"Start new runs with another --run, or continue these with: {command}",
         )
     before = [int(number) for number in content["planned"]]
     return first, before + [number for number in planned if number not in before]
