@@ -112,6 +112,11 @@ class Ensemble(Network):
         ]
         return torch.stack(heatmaps).mean(dim=0)
 
+    def class_score(self, logits: Tensor, classes: Tensor) -> Tensor:
+        """Log odds of each of `classes`: log probabilities have no gradient where a probability is nearly 1."""
+        others = logits.scatter(1, classes[:, None], -torch.inf)
+        return super().class_score(logits, classes) - others.logsumexp(dim=1)
+
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """Trainable parameters by role."""
         return roles_by_kind(self, nn.Identity())
@@ -142,7 +147,8 @@ def renew_statistics(net: nn.Module, batches: Iterable[Tensor]) -> None:
     """Recompute BatchNorm's mean and variance over `batches` of normalized images float `(N, 3, H, W)`.
 
     The activations of averaged weights differ from those of their networks (Izmailov et al. 2018, arXiv 1803.05407).
-    Unlike `torch.optim.swa_utils.update_bn`, all other modules, such as dropout, stay in evaluation mode.
+    Unlike `torch.optim.swa_utils.update_bn`, all other modules, such as dropout, stay in evaluation mode. Every batch
+    counts the same, so batches must be of about one size, each a sample of all images.
     """
     norms = [module for module in net.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     norms = [norm for norm in norms if norm.track_running_stats]
