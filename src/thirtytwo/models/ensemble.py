@@ -45,7 +45,8 @@ class Ensemble(Network):
     """Averages the members' calibrated probabilities; logits are the logarithm of the mean.
 
     Images are float `(N, 3, H, W)` from 0 to 1, not normalized: each member normalizes them itself. Features are the
-    members' features concatenated. Heatmaps are available if all members have them on maps of the same size.
+    members' features concatenated. Heatmaps are available if all members have them, of the same size and on maps of the
+    same size.
     `nets` are the networks of the settings' members, in order.
     """
 
@@ -70,6 +71,11 @@ class Ensemble(Network):
         self.map_widths, self.widths = [part.shape[1] for part in maps], widths
         self.one_size = len({part.shape[2:] for part in maps}) == 1 and all(part.ndim == 4 for part in maps)
         self.has_heatmaps = self.one_size and all(net.has_heatmaps for net in self.members())
+        if self.has_heatmaps:
+            first = torch.zeros(1, dtype=torch.int64)
+            with torch.inference_mode():
+                shapes = {net.heatmaps(part, first).shape for net, part in zip(self.members(), maps, strict=True)}
+            self.has_heatmaps = len(shapes) == 1
 
     def members(self) -> list[Network]:
         """The networks, in order."""
