@@ -39,6 +39,9 @@ class Linear(Network):
         logits: Tensor = self.head(features)
         return logits
 
+    def class_weights(self) -> Tensor:
+        return self.head.weight
+
 
 class Token(Linear):
     """Logits from one token that attention fills from half of the places; Grad-CAM must use the maps before that."""
