@@ -64,6 +64,16 @@ def scored_batch_size(side: int) -> int:
     return max(1, min(SCORED_IMAGES, SCORED_PIXELS // side**2))
 
 
+def even_batches(count: int, most: int) -> Iterator[slice]:
+    """Slices of `count` images in batches of at most `most`, whose sizes differ by one at most.
+
+    From a `most` of 3 on, no batch is left with a single image, which BatchNorm may be unable to normalize.
+    """
+    batches = -(-count // most)
+    for batch in range(batches):
+        yield slice(batch * count // batches, (batch + 1) * count // batches)
+
+
 CHUNK_BYTES = 2**21
 """Size of the maps that are processed at a time where operations follow each other: they stay in a CPU's cache."""
 

@@ -6,14 +6,15 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from thirtytwo.cli.explain import overlay_names
+from thirtytwo.cli.explain import _write_explanations, overlay_names
 from thirtytwo.cli.main import run_command
 from thirtytwo.inference.library import BUNDLED
 
@@ -250,3 +251,25 @@ def test_links_in_circles_are_named(explain: Explain, image_folder: Path) -> Non
     assert code == 2
     assert "circle.png cannot be read" in error
     assert "nothing: broken link" in error
+
+
+def test_heatmaps_of_many_images_are_not_kept(tmp_path: Path) -> None:
+    from thirtytwo.explain import Explanation
+
+    pixels, heats = np.zeros((8, 8, 3), dtype=np.uint8), list[weakref.ref[np.ndarray]]()
+    files = [tmp_path / f"{number}.png" for number in range(4)]
+    for file in files:
+        Image.fromarray(pixels).save(file)
+
+    def explained() -> Iterator[Explanation]:
+        for file in files:
+            assert all(heat() is None for heat in heats[:-1]), "the last one is a variable of the caller"
+            heat = np.zeros((8, 8), dtype=np.float32)
+            heats.append(weakref.ref(heat))
+            yield Explanation(str(file), 8, 8, "a", 0.5, "a", True, "cam", pixels, heat, None)
+            del heat
+
+    names = {file: f"heat-{file.name}" for file in files}
+    rows, problems = _write_explanations(files, explained(), tmp_path, names, "crop", score=False)
+    assert [row[0] for row in rows] == [str(file) for file in files]
+    assert problems == []

@@ -39,6 +39,11 @@ def test_counts(labels, pattern, severity):
     assert severities(data_set(image_set(labels)), pattern) == [severity]
 
 
+def test_imbalance_is_found_beside_a_class_without_training_images():
+    train = image_set([0] * 300 + [1] * 25, classes=("ant", "bee", "cow"))
+    assert severities(data_set(train), "imbalanced: 'ant' .*300.*'bee' .*25") == ["warning"]
+
+
 def test_duplicates_within_across_and_with_other_labels():
     train, test = image_set([0, 1] * 25), image_set([0, 1] * 5, seed=1)
     train.images[2] = train.images[0]

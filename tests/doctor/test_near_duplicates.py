@@ -158,6 +158,16 @@ def test_advice_within_a_split_names_no_setting_that_is_followed_already(kept: b
     assert ("keep_together" in finding.fix) is not kept
 
 
+def test_the_similarity_of_a_group_is_not_that_of_equal_images() -> None:
+    images = scenes(60)
+    images[20], images[50] = images[7], recompressed(images[7])
+    rows = np.arange(60)
+    (group,) = Subject(DataSet("set", ImageSet(images, rows % 2, ("a", "b"), rows), None, None, "x")).near_groups
+    assert [place.position for place in group.places] == [7, 20, 50]
+    assert group.similarity == pytest.approx(find_pairs(images[[7, 50]]).similarity[0])
+    assert group.similarity < 0.9999
+
+
 def test_photographs_must_be_more_alike_than_small_images() -> None:
     images = scenes(2)
     random = np.random.default_rng(1)

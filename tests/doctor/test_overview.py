@@ -106,6 +106,11 @@ def test_typical_sizes_of_many_are_not_the_narrowest():
     assert shapes_of({(1, 2): 3}).typical(400) == [(1, 2, 3)]
 
 
+def test_typical_sizes_are_the_ends_where_there_is_room_for_nothing_else():
+    sizes = {(1, 20): 1, (50, 21): 1, (20, 2): 1, (22, 60): 1, (30, 30): 5, (31, 31): 1}
+    assert set(shapes_of(sizes).typical(4)) == {(1, 20, 1), (50, 21, 1), (20, 2, 1), (22, 60, 1)}
+
+
 def test_images_of_one_color_have_no_sharpness():
     assert [one.name for one in spreads(pixel_statistics(np.full((3, 8, 8, 3), 9, dtype=np.uint8)))] == [
         "brightness",

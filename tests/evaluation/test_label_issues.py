@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from thirtytwo.errors import DataError
-from thirtytwo.evaluation.label_issues import find_label_issues
+from thirtytwo.evaluation.evaluators import Results
+from thirtytwo.evaluation.label_issues import LabelIssuesEvaluator, find_label_issues
 from thirtytwo.predictions import Predictions
 
 
@@ -60,6 +61,13 @@ def test_classes_without_pictures_are_no_hindrance():
 def test_too_little_data_raises(count, width):
     with pytest.raises(DataError, match=f"2 classes.* {count} .*{width}"):
         find_label_issues(predictions_of(np.zeros(count, dtype=np.int64), width=width))
+
+
+def test_labels_of_a_single_class_are_not_checked():
+    given = predictions_of(np.ones(6, dtype=np.int64), skill=0.0)
+    with pytest.raises(DataError, match="2 classes.* 6 .*1 of 3"):
+        find_label_issues(given)
+    assert LabelIssuesEvaluator().read(Results("test", {}, {}, {"test": given}, {})) is None
 
 
 def test_ten_thousand_pictures_of_a_hundred_classes_take_seconds_at_most():

@@ -71,3 +71,10 @@ def test_labels_to_check_come_first() -> None:
     (part,) = found.labels
     assert (part.split, len(part.positions) > 0, part.images) == ("test", True, 84)
     assert found.advice[0].startswith(f"Check {len(part.positions)} label")
+
+
+def test_labels_of_a_single_class_are_not_checked() -> None:
+    pytest.importorskip("cleanlab")
+    found = next_steps(predictions([[5, 2], [0, 0]]))
+    assert found.labels == ()
+    assert [(one.name, one.instead) for one in found.weak] == []

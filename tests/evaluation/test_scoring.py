@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -119,3 +120,21 @@ def test_each_part_keeps_its_mode(tiny: SimpleNamespace) -> None:
     Scorer(net, MEAN, STD, torch.device("cpu")).logits(tiny.images(5).images)
     assert net.training
     assert not frozen.training
+
+
+def test_scores_of_a_gpu_without_float64(scorer: Scorer) -> None:
+    class AppleTensor(torch.Tensor):
+        def double(self) -> torch.Tensor:
+            raise TypeError("the MPS framework doesn't support float64")
+
+        def cpu(self) -> torch.Tensor:
+            return self.as_subclass(torch.Tensor)
+
+    class Scoring(torch.nn.Module):
+        scores_known = True
+
+        def known_score(self, features: torch.Tensor) -> torch.Tensor:
+            return features.sum(dim=1).as_subclass(AppleTensor)
+
+    found = replace(scorer, net=Scoring()).known_scores(np.ones((2, 3), np.float32), np.zeros((1, 3), np.float32))  # type: ignore[arg-type]
+    assert (found.dtype, found.tolist()) == (np.dtype(np.float64), [3.0, 3.0])

@@ -17,6 +17,7 @@ from thirtytwo.explain.explainer import as_heat
 from thirtytwo.explain.gradients import Gradients
 from thirtytwo.explain.overlay import Heat
 from thirtytwo.models import MODELS, Network
+from thirtytwo.models.ensemble import Ensemble, EnsembleSettings, MemberSettings
 
 
 class Linear(Network):
@@ -37,6 +38,9 @@ class Linear(Network):
     def classify(self, features: Tensor) -> Tensor:
         logits: Tensor = self.head(features)
         return logits
+
+    def class_weights(self) -> Tensor:
+        return self.head.weight
 
 
 class Token(Linear):
@@ -148,3 +152,18 @@ def agreement(net: Network, images: Tensor, labels: npt.NDArray[np.int64], found
     with torch.no_grad():
         carried = net.heatmaps(net.forward_features(images), torch.from_numpy(labels)).numpy()
     return min(float(np.corrcoef(one.ravel(), other.ravel())[0, 1]) for one, other in zip(carried, found, strict=True))
+
+
+def test_grad_cam_of_an_ensemble_that_is_certain(lab: SimpleNamespace) -> None:
+    """Its logits are log probabilities: where one is 1 to the last bit, they say nothing about the class itself."""
+    member = MemberSettings(name="linear", mean=(0.5,) * 3, std=(0.25,) * 3, temperature=0.002)
+    net = Ensemble([Linear()], EnsembleSettings(members=(member,), size=32))
+    images, labels, _ = lab.squares(6)
+    found = Gradients(net, lab.info(mean=(0.0,) * 3, std=(1.0,) * 3)).grad_cam(images, labels)
+    maps, weights = F.avg_pool2d(lab.normalize(images), 4), Linear().head.weight.detach()
+    logits = maps.mean(dim=(2, 3)) @ weights.T / member.temperature
+    assert logits.softmax(dim=1).gather(1, torch.from_numpy(labels)[:, None]).min() == 1.0
+    others = logits.scatter(1, torch.from_numpy(labels)[:, None], -torch.inf).softmax(dim=1)
+    against_others = weights[torch.from_numpy(labels)] - others @ weights
+    expected = torch.einsum("ndhw,nd->nhw", maps, against_others) / (8 * 8 * member.temperature)
+    np.testing.assert_allclose(found, expected.numpy(), rtol=1e-3, atol=1e-3)

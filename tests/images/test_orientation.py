@@ -7,6 +7,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from thirtytwo.images.decode import decode
+from thirtytwo.images.orientation import orientation_of
 
 NOISE = np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8)
 
@@ -26,3 +27,11 @@ def test_exif_orientation_is_applied_as_pillow_does(orientation, kind):
     data = encoded(NOISE, kind, exif=exif, **options)
     expected = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))))
     np.testing.assert_array_equal(decode(data), expected)
+
+
+@pytest.mark.parametrize(("stated", "expected"), [(0, 1), (1, 1), (6, 6), (8, 8), (9, 1)])
+def test_an_orientation_that_does_not_exist_is_upright(stated: int, expected: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = stated
+    with Image.open(io.BytesIO(encoded(NOISE, "PNG", exif=exif))) as image:
+        assert orientation_of(image) == expected

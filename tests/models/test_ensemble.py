@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from thirtytwo.models import MODELS
 from thirtytwo.models.base import Network
 from thirtytwo.models.ensemble import Ensemble, EnsembleSettings, MemberSettings
 
@@ -87,3 +88,13 @@ def test_number_of_networks_must_match_members() -> None:
 def test_ensemble_needs_a_member() -> None:
     with pytest.raises(ValueError, match="members"):
         EnsembleSettings(members=(), size=4)
+
+
+def test_heatmaps_of_different_sizes_are_not_averaged() -> None:
+    textbook = MODELS.get("textbook")(2, {"widths": [8], "dense": [], "places": 2})  # heatmaps of 2×2 cells
+    nets, images = [textbook, ChannelMeans(FIRST, halvings=1)], torch.zeros((1, 3, 8, 8))
+    settings = EnsembleSettings(members=(member(), member()), size=8)
+    assert [net.eval().forward_features(images).shape[2:] for net in nets] == [(4, 4)] * 2
+    assert all(net.has_heatmaps for net in nets)
+    assert not Ensemble(nets, settings).has_heatmaps
+    assert Ensemble(nets[:1] * 2, settings).has_heatmaps

@@ -121,7 +121,7 @@ def checked(row: Row) -> tuple[Network, int]:
 
 
 def check_one_step(made: Network) -> None:
-    """A step lowers the loss of its batch, and every parameter has a gradient."""
+    """Every parameter has a role and a gradient, and the loss is finite before and after a step."""
     made.train()
     torch.manual_seed(1)
     images, labels = torch.randn(4, 3, 32, 32), torch.arange(4) % CLASSES

@@ -67,6 +67,27 @@ def test_whitening_is_deterministic() -> None:
     assert torch.equal(one.stem.weight, other.stem.weight)
 
 
+class AppleTensor(torch.Tensor):
+    """A tensor as on Apple's GPU, which has no float64."""
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device("mps")
+
+    def double(self) -> Tensor:
+        raise TypeError("Cannot convert a MPS Tensor to float64 dtype as the MPS framework doesn't support float64.")
+
+    def cpu(self) -> Tensor:
+        return self.as_subclass(Tensor)
+
+
+def test_whitening_on_a_gpu_without_float64() -> None:
+    images, one, other = smooth_noise(32), net(), net()
+    one.prepare(images)
+    other.prepare(images.as_subclass(AppleTensor))
+    assert torch.equal(one.stem.weight, other.stem.weight)
+
+
 @pytest.mark.parametrize("kind", ["grey", "one colour", "two colours"])
 def test_gray_images_leave_no_dead_channel(kind: str) -> None:
     images = smooth_noise(32)

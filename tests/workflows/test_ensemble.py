@@ -18,12 +18,16 @@ from safetensors.torch import load_file, save_file
 import thirtytwo
 from thirtytwo.cli.main import run_command
 from thirtytwo.data.load import load_dataset
+from thirtytwo.data.split import Parts
+from thirtytwo.data.types import ImageSet
 from thirtytwo.errors import DataError, RecipeError, RunError, ThirtytwoError
 from thirtytwo.evaluation.scoring import Scorer
 from thirtytwo.inference.model_file import read_info
 from thirtytwo.inference.session import open_session
+from thirtytwo.models import MODELS
 from thirtytwo.rundir import RunDir
-from thirtytwo.workflows.ensemble import ensemble
+from thirtytwo.tensors import normalize
+from thirtytwo.workflows.ensemble import SoupBuilder, ensemble
 from thirtytwo.workflows.evaluate import evaluate
 from thirtytwo.workflows.loading import load_run
 from thirtytwo.workflows.report import write_report
@@ -257,3 +261,24 @@ def test_unfinished_run_is_refused(members: dict[str, Path], tmp_path: Path) -> 
         ensemble([members["a"], tmp_path / "half"], show=False)
     assert "model.onnx" in caught.value.message
     assert "--resume" in (caught.value.fix or "")
+
+
+@pytest.mark.parametrize("count", [60, 61])
+def test_a_soup_renews_statistics_on_batches_of_all_classes(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Images of folders come class by class, and a batch of a single image would be too small for a dense layer."""
+    monkeypatch.setattr("thirtytwo.workflows.ensemble.scored_batch_size", lambda side: 20)
+    labels = np.arange(count) * 2 // count
+    pixels = np.random.default_rng(0).integers(0, 56, (count, 8, 8, 3)) + 200 * labels[:, None, None, None]
+    images = ImageSet(pixels.astype(np.uint8), labels, ("dark", "bright"), np.arange(count))
+    options = {"widths": [8], "convolutions": 1, "places": 1, "dense": [6]}
+    info = SimpleNamespace(mean=(0.5,) * 3, std=(0.25,) * 3)
+    recipe = SimpleNamespace(data=SimpleNamespace(split_seed=0))
+    members: Any = [
+        SimpleNamespace(network=MODELS.get("textbook")(2, options), info=info, recipe=recipe) for _ in range(2)
+    ]
+    hardware: Any = SimpleNamespace(device=torch.device("cpu"))
+    net: Any = SoupBuilder(members, Parts(images, None, images), hardware).average([0, 1])
+    convolution, norm = net.stages[:2]
+    with torch.inference_mode():
+        maps = convolution(normalize(torch.from_numpy(images.images), info.mean, info.std))
+    torch.testing.assert_close(norm.running_var, maps.var(dim=(0, 2, 3)), rtol=0.2, atol=0)

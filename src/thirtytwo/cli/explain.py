@@ -58,9 +58,10 @@ def explain(
     log_skipped(skipped)
     with lock_run_of(directory):
         explanations = _with_progress(explainer.explain(files, score=score), len(files))
-        results = _write_explanations(files, explanations, directory, names, explainer.classifier.info.resize)
-    show_table(*_table(results, score))
-    _show_directory(directory, results)
+        rule = explainer.classifier.info.resize
+        rows, problems = _write_explanations(files, explanations, directory, names, rule, score=score)
+    show_table(_columns(score), rows)
+    _show_directory(directory, problems, len(files))
 
 
 def _write_explanations(
@@ -69,19 +70,23 @@ def _write_explanations(
     directory: Path,
     names: dict[Path, str],
     rule: ResizeRule,
-) -> list[Explanation | UnreadableImage]:
-    """Write overlays, their list and the contact sheet; returns the results."""
+    *,
+    score: bool,
+) -> tuple[list[tuple[str, ...]], list[str]]:
+    """Write overlays, their list and the contact sheet; returns the rows of the table, and what could not be read."""
     from thirtytwo.images.render import png
     from thirtytwo.inference.classifier import UnreadableImage
     from thirtytwo.io import write_bytes, write_json
 
-    found: list[Explanation | UnreadableImage] = []
+    rows: list[tuple[str, ...]] = []
+    problems: list[str] = []
     entries: list[Entry] = []
     records = []
     for file, result in zip(files, results, strict=True):
-        found.append(result)
+        rows.append(_row(result, score))
         records.append(result.as_dict())
         if isinstance(result, UnreadableImage):
+            problems.append(result.error)
             continue
         records[-1]["overlay"] = names[file]
         entry = _entry(file, result, rule)
@@ -91,7 +96,7 @@ def _write_explanations(
     write_json(directory / EXPLANATIONS, records)
     if len(entries) > 1:
         _write_sheet(directory, entries, len(names))
-    return found
+    return rows, problems
 
 
 def _write_sheet(directory: Path, entries: Sequence[Entry], images: int) -> None:
@@ -103,23 +108,20 @@ def _write_sheet(directory: Path, entries: Sequence[Entry], images: int) -> None
         log(f"{SHEET} contains {len(entries)} of {images} images")
 
 
-def _show_directory(directory: Path, results: Sequence[Explanation | UnreadableImage]) -> None:
-    """Show where the explanations are.
+def _show_directory(directory: Path, problems: Sequence[str], images: int) -> None:
+    """Show where the explanations of `images` files are.
 
     Raises:
         DataError: some files could not be read.
     """
-    from thirtytwo.inference.classifier import UnreadableImage
-
-    problems = [result.error for result in results if isinstance(result, UnreadableImage)]
-    if len(problems) < len(results):
+    if len(problems) < images:
         show(str(directory))
     if not problems:
         return
     for problem in problems[:-1]:
         log(problem)
-    summary = f"{len(problems)} of {len(results)} files could not be read."
-    raise DataError(problems[-1], summary if len(results) > 1 else None)
+    summary = f"{len(problems)} of {images} files could not be read."
+    raise DataError(problems[-1], summary if images > 1 else None)
 
 
 def overlay_names(files: Sequence[Path]) -> dict[Path, str]:
@@ -185,24 +187,25 @@ def _entry(file: Path, found: Explanation, rule: ResizeRule) -> Entry:
     return Entry(image, overlay(image, heat), tuple(lines))
 
 
-def _table(results: Iterable[Explanation | UnreadableImage], score: bool) -> tuple[list[str], list[tuple[str, ...]]]:
+def _columns(score: bool) -> list[str]:
+    scores = ["deletion", "insertion", "random", "insertion − deletion", "random maps outscored"] if score else []
+    return ["file", "class", "confidence", "method", *scores]
+
+
+def _row(result: Explanation | UnreadableImage, score: bool) -> tuple[str, ...]:
+    """The cells of `_columns` for an image."""
     from thirtytwo.inference.classifier import UnreadableImage
 
-    scores = ["deletion", "insertion", "random", "insertion − deletion", "random maps outscored"] if score else []
-    rows: list[tuple[str, ...]] = []
-    for result in results:
-        if isinstance(result, UnreadableImage):
-            rows.append((str(result.file), "could not be read", "", "", *[""] * len(scores)))
-            continue
-        cells = [str(result.file), readable(result.label), percent(result.confidence), result.method]
-        if not result.known:
-            cells[1] += " (unknown)"
-        if result.score is not None:
-            found = result.score
-            cells += [f"{value:.3f}" for value in (found.deletion, found.insertion, found.random)]
-            cells += [f"{found.gain:+.3f}", percent(found.beaten, 0)]
-        rows.append(tuple(cells))
-    return ["file", "class", "confidence", "method", *scores], rows
+    if isinstance(result, UnreadableImage):
+        return (str(result.file), "could not be read", *[""] * (len(_columns(score)) - 2))
+    cells = [str(result.file), readable(result.label), percent(result.confidence), result.method]
+    if not result.known:
+        cells[1] += " (unknown)"
+    if result.score is not None:
+        found = result.score
+        cells += [f"{value:.3f}" for value in (found.deletion, found.insertion, found.random)]
+        cells += [f"{found.gain:+.3f}", percent(found.beaten, 0)]
+    return tuple(cells)
 
 
 def _with_progress(

@@ -70,6 +70,8 @@ class Shapes:
         ends = [end(self.sizes, key=lambda size: size[axis]) for axis in (0, 1) for end in (min, max)]
         rest = [size for size in self.sizes if size not in ends]
         room = most - len(set(ends))
+        if not room:
+            return list(dict.fromkeys(ends))
         more = [size for size in rest if size[2] > rest[room - 1][2]]
         equal = sorted((size for size in rest if size[2] == rest[room - 1][2]), key=_area)
         places = np.linspace(0, len(equal) - 1, room - len(more)).astype(np.int64)

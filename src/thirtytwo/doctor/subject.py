@@ -34,7 +34,7 @@ from thirtytwo.text import readable_names
 
 
 class NearGroup(NamedTuple):
-    """Near-duplicates: their places, the largest similarity of two of them, and whether one is a mirror image."""
+    """Near-duplicates: their places, the largest similarity of two unequal ones, and whether one is a mirror image."""
 
     places: tuple[Place, ...]
     similarity: float
@@ -192,18 +192,20 @@ class Subject:
         """
         if self.data.median_side < LEAST_SIDE or is_enlarged(self.thumbnails):
             return ()
-        equal = {place: number for number, group in enumerate(self.exact_groups) for place in group}
+        first_equal = {place: group[0] for group in self.exact_groups for place in group}
         least = FINE if is_small(self.data.median_side) else FINE_PHOTOGRAPHS
-        pairs, places = find_pairs(self.thumbnails, least), self.places
+        pairs, kinds = find_pairs(self.thumbnails, least), [first_equal.get(place, place) for place in self.places]
         found: list[NearGroup] = []
         mirrored = {*pairs.first[pairs.mirrored].tolist()}
         similarity: dict[int, float] = {}
-        for first, value in zip(pairs.first.tolist(), pairs.similarity.tolist(), strict=True):
-            similarity[first] = max(value, similarity.get(first, 0.0))
+        compared = zip(pairs.first.tolist(), pairs.second.tolist(), pairs.similarity.tolist(), strict=True)
+        for first, second, value in compared:
+            if kinds[first] != kinds[second]:
+                similarity[first] = max(value, similarity.get(first, 0.0))
         for members in grouped(pairs):
-            group = tuple(places[member] for member in members)
-            if len({equal.get(place, place) for place in group}) > 1:
+            if len({kinds[member] for member in members}) > 1:
                 most = max(similarity.get(member, 0.0) for member in members)
+                group = tuple(self.places[member] for member in members)
                 found.append(NearGroup(group, most, not mirrored.isdisjoint(members)))
         return tuple(found)
 

@@ -33,6 +33,11 @@ class LabelIssues:
         return len(self.positions)
 
 
+def has_several_classes(predictions: Predictions) -> bool:
+    """Whether the labels are of at least two classes, as confident learning needs."""
+    return len(np.unique(predictions.truth)) > 1
+
+
 def find_label_issues(predictions: Predictions) -> LabelIssues:
     """Find labels that confident learning (arXiv 1911.00068, cleanlab) flags as wrong.
 
@@ -45,12 +50,12 @@ def find_label_issues(predictions: Predictions) -> LabelIssues:
         predictions: predictions of images that were not trained on; others give no information.
 
     Raises:
-        DataError: there are no images, or fewer than two classes.
+        DataError: the labels are of fewer than two classes (`has_several_classes`).
     """
-    if not len(predictions.truth) or len(predictions.classes) < 2:
+    if not has_several_classes(predictions):
         raise DataError(
-            f"Finding label issues needs images of at least 2 classes; found {len(predictions.truth)} images and "
-            f"{len(predictions.classes)} classes."
+            f"Finding label issues needs images of at least 2 classes; found {len(predictions.truth)} images of "
+            f"{len(np.unique(predictions.truth))} of {len(predictions.classes)} classes."
         )
     cleanlab_filter, cleanlab_rank = require("cleanlab.filter", "train"), require("cleanlab.rank", "train")
     probabilities = predictions.probabilities.astype(np.float64)
@@ -74,12 +79,12 @@ class LabelIssuesEvaluator(Evaluator):
         """Nothing is stored."""
 
     def read(self, results: Results) -> Mapping[str, Any] | None:
-        """Label issues of each split of which there are predictions; None where there is no such split."""
+        """Label issues of each split with predictions of several classes; None where there is no such split."""
         splits = [
             {"split": split, "name": results.split_names.get(split, split), "predictions": given}
             | {"issues": find_label_issues(given)}
             for split, given in results.predictions.items()
-            if len(given.classes) > 1 and len(given.truth)
+            if has_several_classes(given)
         ]
         return {"splits": splits} if splits else None
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from thirtytwo.evaluation.label_issues import find_label_issues
+from thirtytwo.evaluation.label_issues import find_label_issues, has_several_classes
 from thirtytwo.evaluation.metrics import confusion_matrix, confusions, wilson
 from thirtytwo.predictions import Predictions
 from thirtytwo.text import counted, interval, readable
@@ -151,7 +151,6 @@ def next_steps(
         labels: whether labels are checked, which needs cleanlab.
 
     Raises:
-        DataError: there are no images.
         MissingExtraError: cleanlab is not installed.
     """
     parts = {"test": predictions} if out_of_sample is None else out_of_sample
@@ -161,7 +160,9 @@ def next_steps(
         accuracy=accuracy,
         weak=_weak_classes(predictions, accuracy),
         confusions=_confusions(predictions),
-        labels=tuple(_suspected(split, part) for split, part in parts.items() if _can_check(part)) if labels else None,
+        labels=tuple(_suspected(split, part) for split, part in parts.items() if has_several_classes(part))
+        if labels
+        else None,
         few=() if predictions.correct.all() else thin,
         thin=len(predictions.truth) if thin else 0,
     )
@@ -199,10 +200,6 @@ def _confusions(predictions: Predictions) -> tuple[Confusion, ...]:
         Confusion(pair["true"], pair["predicted"], pair["count"], images[pair["true"]])
         for pair in confusions(predictions)[:MAX_PAIRS]
     )
-
-
-def _can_check(predictions: Predictions) -> bool:
-    return len(predictions.classes) > 1 and len(predictions.truth) > 0
 
 
 def _suspected(split: str, predictions: Predictions) -> SuspectedLabels:

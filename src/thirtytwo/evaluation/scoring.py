@@ -56,7 +56,7 @@ class Scorer:
             return class_mean(features, means)
         with torch.inference_mode():
             result = self.net.known_score(torch.from_numpy(features).to(self.device))
-        return result.double().cpu().numpy()
+        return result.cpu().double().numpy()  # Apple's GPUs have no float64
 
     def tta_logits(
         self,

@@ -34,7 +34,8 @@ class Gradients:
     def grad_cam(self, images: Pixels, classes: npt.NDArray[np.int64]) -> Heat:
         """Compute Grad-CAM (Selvaraju et al. 2017, arXiv 1610.02391), float32 `(N, h, w)`.
 
-        The maps are those of `Network.forward_with_tap`. Negative values, evidence against the class, are kept.
+        The maps are those of `Network.forward_with_tap`, and the gradient is that of `Network.class_score`. Negative
+        values, evidence against the class, are kept.
 
         Args:
             images: uint8 `(N, S, S, 3)`.
@@ -42,7 +43,7 @@ class Gradients:
         """
         method = LayerGradCam(self.wrapped, self.wrapped.tap)
         with torch.enable_grad():
-            attribution = method.attribute(self._normalize(images), target=torch.from_numpy(classes))
+            attribution = method.attribute(self._normalize(images), additional_forward_args=torch.from_numpy(classes))
         return _to_numpy(attribution)
 
     def integrated(self, images: Pixels, classes: npt.NDArray[np.int64]) -> Heat:
@@ -68,15 +69,15 @@ class Gradients:
 
 
 class _WithMapsModule(nn.Module):
-    """A network whose feature maps pass through the module `tap`, as Captum requires."""
+    """Scores of classes by a network whose feature maps pass through the module `tap`, as Captum requires."""
 
     def __init__(self, net: Network) -> None:
         super().__init__()
         self.net = net
         self.tap = nn.Identity()
 
-    def forward(self, images: Tensor) -> Tensor:
-        return self.net.forward_with_tap(images, self.tap)
+    def forward(self, images: Tensor, classes: Tensor) -> Tensor:
+        return self.net.class_score(self.net.forward_with_tap(images, self.tap), classes)
 
 
 def read_gradients(run: RunDir, info: ModelInfo) -> Gradients:

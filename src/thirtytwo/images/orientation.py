@@ -12,11 +12,12 @@ FLIPPED_ACROSS, FLIPPED_DOWN = (2, 3, 6, 7), (3, 4, 7, 8)
 
 
 def orientation_of(image: Image.Image) -> int:
-    """The orientation of an opened image; 1 where it states none."""
+    """The orientation of an opened image; 1 where it states none, or one that does not exist, such as 0."""
     try:
-        return int(image.getexif().get(_TAG, 1))
+        stated = int(image.getexif().get(_TAG, 1))
     except Exception:  # an image with a damaged EXIF block is used as stored
         return 1
+    return stated if 1 <= stated <= 8 else 1
 
 
 def apply_orientation(pixels: Pixels, orientation: int) -> Pixels:

@@ -89,6 +89,10 @@ class Network(nn.Module):
         """
         return self.forward_head(self.pool(tap(self.forward_features(images))))
 
+    def class_score(self, logits: Tensor, classes: Tensor) -> Tensor:
+        """What Grad-CAM explains, `(N,)`: the logit of each of `classes`, int64 `(N,)`, among logits `(N, C)`."""
+        return logits.gather(1, classes[:, None]).squeeze(1)
+
     def forward(self, images: Tensor) -> Tensor:
         """Logits, `(N, C)`."""
         return self.forward_head(self.pool(self.forward_features(images)))

@@ -45,7 +45,8 @@ class Ensemble(Network):
     """Averages the members' calibrated probabilities; logits are the logarithm of the mean.
 
     Images are float `(N, 3, H, W)` from 0 to 1, not normalized: each member normalizes them itself. Features are the
-    members' features concatenated. Heatmaps are available if all members have them on maps of the same size.
+    members' features concatenated. Heatmaps are available if all members have them, of the same size and on maps of the
+    same size.
     `nets` are the networks of the settings' members, in order.
     """
 
@@ -70,6 +71,11 @@ class Ensemble(Network):
         self.map_widths, self.widths = [part.shape[1] for part in maps], widths
         self.one_size = len({part.shape[2:] for part in maps}) == 1 and all(part.ndim == 4 for part in maps)
         self.has_heatmaps = self.one_size and all(net.has_heatmaps for net in self.members())
+        if self.has_heatmaps:
+            first = torch.zeros(1, dtype=torch.int64)
+            with torch.inference_mode():
+                shapes = {net.heatmaps(part, first).shape for net, part in zip(self.members(), maps, strict=True)}
+            self.has_heatmaps = len(shapes) == 1
 
     def members(self) -> list[Network]:
         """The networks, in order."""
@@ -112,6 +118,11 @@ class Ensemble(Network):
         ]
         return torch.stack(heatmaps).mean(dim=0)
 
+    def class_score(self, logits: Tensor, classes: Tensor) -> Tensor:
+        """Log odds of each of `classes`: log probabilities have no gradient where a probability is nearly 1."""
+        others = logits.scatter(1, classes[:, None], -torch.inf)
+        return super().class_score(logits, classes) - others.logsumexp(dim=1)
+
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """Trainable parameters by role."""
         return roles_by_kind(self, nn.Identity())
@@ -142,7 +153,8 @@ def renew_statistics(net: nn.Module, batches: Iterable[Tensor]) -> None:
     """Recompute BatchNorm's mean and variance over `batches` of normalized images float `(N, 3, H, W)`.
 
     The activations of averaged weights differ from those of their networks (Izmailov et al. 2018, arXiv 1803.05407).
-    Unlike `torch.optim.swa_utils.update_bn`, all other modules, such as dropout, stay in evaluation mode.
+    Unlike `torch.optim.swa_utils.update_bn`, all other modules, such as dropout, stay in evaluation mode. Every batch
+    counts the same, so batches must be of about one size, each a sample of all images.
     """
     norms = [module for module in net.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     norms = [norm for norm in norms if norm.track_running_stats]

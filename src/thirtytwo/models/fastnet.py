@@ -172,7 +172,10 @@ class FastNet(Network):
     @torch.no_grad()
     def prepare(self, images: Tensor) -> None:
         """Set the stem to whiten 2×2 patches: scaled eigenvectors of their covariance, and their negatives."""
-        values, vectors = torch.linalg.eigh(_patch_covariance(images[:WHITENING_IMAGES]))
+        images = images[:WHITENING_IMAGES]
+        if images.device.type == "mps":  # Apple's GPUs have no float64
+            images = images.cpu()
+        values, vectors = torch.linalg.eigh(_patch_covariance(images))
         # gray images vary in only 4 of 12 directions; repeat those, since the others would be channels without variance
         live = int((values > EMPTY_DIRECTION * values.max()).sum())
         order = [len(values) - 1 - index % max(live, 1) for index in range(len(values))]

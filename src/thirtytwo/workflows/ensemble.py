@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import get_args
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -35,7 +36,7 @@ from thirtytwo.report.sections import COMPARISON
 from thirtytwo.report.seeds import expanded_runs
 from thirtytwo.run_paths import default_path
 from thirtytwo.rundir import RunDir
-from thirtytwo.tensors import normalize, preserve_torch_state, scored_batch_size
+from thirtytwo.tensors import even_batches, normalize, preserve_torch_state, scored_batch_size
 from thirtytwo.text import percent
 from thirtytwo.training.fit import Fitted
 from thirtytwo.training.hardware import Hardware, UsageMeter, choose_hardware
@@ -303,6 +304,7 @@ class SoupBuilder:
         self._members, self._hardware = members, hardware
         seed = members[0].recipe.data.split_seed
         self._train = covering_sample(parts.train, MEANS_FROM, seed)
+        self._order = np.random.default_rng(seed).permutation(len(self._train))  # folders come class by class
 
     def average(self, indices: Sequence[int]) -> Network:
         """The averaged weights of these members; a single member is returned unchanged."""
@@ -323,8 +325,8 @@ class SoupBuilder:
     def _batches(self) -> Iterator[Tensor]:
         info = self._members[0].info
         size = scored_batch_size(self._train.images.shape[1])
-        for start in range(0, len(self._train), size):
-            pixels = torch.from_numpy(self._train.images[start : start + size].copy())
+        for part in even_batches(len(self._train), size):
+            pixels = torch.from_numpy(self._train.images[self._order[part]])
             yield normalize(pixels.to(self._hardware.device), info.mean, info.std)
 
 

@@ -101,12 +101,8 @@ def evaluate(
         log(notice)
     request = _request(directory, context, split, options, log)
     prepared = {evaluator.key: evaluator.check(request) for evaluator in chosen}
-    log(f"evaluating on {len(context.images):,} images of {context.dataset.name} ({split})")
-    if context.own and split == "val":
-        calibrated = ["the temperature and the threshold for unknown images"] if is_calibrated(context.info) else []
-        if used := ", ".join([*calibrated, *_chosen(directory, context.recipe)]):
-            log(f"validation was used to choose {used}: its metrics are optimistic")
     shift = context.recipe.evaluate.tta_shift if tta else None
+    _log_start(directory, context, split, log)
     scored = score(context.scorer, context.images, calibration_of(context.info), shift)
     metrics = _metrics(directory, context, scored, split)
     directory.write_predictions(context.name(split), scored.single)
@@ -116,6 +112,15 @@ def evaluate(
     metrics |= found | context.counts
     _write(directory, context, split, metrics)
     return metrics | files
+
+
+def _log_start(directory: RunDir, context: _Context, split: str, log: Callable[[str], None]) -> None:
+    """Log the images, and whether metrics on them are optimistic."""
+    log(f"evaluating on {len(context.images):,} images of {context.dataset.name} ({split})")
+    if context.own and split == "val":
+        calibrated = ["the temperature and the threshold for unknown images"] if is_calibrated(context.info) else []
+        if used := ", ".join([*calibrated, *_chosen(directory, context.recipe)]):
+            log(f"validation was used to choose {used}: its metrics are optimistic")
 
 
 def _known(options: dict[str, Any]) -> dict[str, Any]:

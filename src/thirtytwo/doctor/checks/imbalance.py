@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
+
 from thirtytwo.doctor.base import CHECKS, Check, Finding
 from thirtytwo.doctor.subject import Subject
 from thirtytwo.text import quote
@@ -24,8 +26,11 @@ class Imbalance(Check):
     def run(self, subject: Subject) -> Iterator[Finding]:
         """The largest class is compared with the smallest that has images."""
         counts, classes = subject.data.train.counts, subject.data.classes
-        most, least = int(counts.argmax()), int(counts.argmin())
-        if counts[least] and counts[most] > IMBALANCE * counts[least]:
+        present = np.flatnonzero(counts)
+        if not len(present):
+            return
+        most, least = int(counts.argmax()), int(present[counts[present].argmin()])
+        if counts[most] > IMBALANCE * counts[least]:
             yield self.finding(
                 f"Classes are imbalanced: {quote(classes[most])} has {counts[most]} training images, "
                 f"{quote(classes[least])} has {counts[least]}.",
