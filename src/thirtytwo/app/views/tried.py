@@ -66,7 +66,8 @@ def show_trials(project: Project, result: Result, entry: Entry) -> None:
             "Images of other things are often given one of these classes, above all where they look similar. If the "
             "model will meet such images, add a class “other” with 20 or more of them, and train again."
         )
-    if upload_field("New images", "try-files", session.add_trials, newest_first=True, rerun=False):
+    add = partial(session.add_trials, session.target())
+    if upload_field("New images", "try-files", add, newest_first=True, rerun=False):
         project = session.current()
     if repeated := session.repeated(session.TRIALS):
         st.info(as_markdown(repeated_sentence(repeated)), icon=":material/content_copy:")
