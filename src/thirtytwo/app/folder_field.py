@@ -136,7 +136,7 @@ def _recent() -> list[str]:
     from thirtytwo.app.views import reviews  # which shows a page that has this field
 
     with suppress(ThirtytwoError):
-        used = [(job.started, job.data) for job in JobStore(jobs_dir()).all()]
+        used = [(job.started, job.source) for job in JobStore(jobs_dir()).all()]
         used += [(one.changed, one.place) for one in reviews.store().all()]
         return _folders(name for _, name in sorted(used, reverse=True))
     return []
