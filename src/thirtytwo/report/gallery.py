@@ -17,7 +17,7 @@ from thirtytwo.evaluation.metrics import confusion_matrix
 from thirtytwo.images.render import PIXELATED_SIDE, as_uri, data_uri, is_pixelated
 from thirtytwo.predictions import Predictions
 from thirtytwo.report.enlarged import Enlarged, Photographs, enlarge
-from thirtytwo.text import percent, readable, readable_names
+from thirtytwo.text import as_printable, percent, readable, readable_names
 
 MIN_COLUMNS = 16
 SAMPLE = 64
@@ -187,8 +187,8 @@ def _describe(predictions: Predictions, chosen: list[Ints], superclasses: Mappin
     cells = np.argwhere(matrix > 0)
     groups = sorted(set(superclasses.values())) if superclasses else []
     return {
-        "classes": readable_names(predictions.classes),
-        "groups": readable_names(groups),
+        "classes": list(map(as_printable, readable_names(predictions.classes))),
+        "groups": list(map(as_printable, readable_names(groups))),
         "group_of": [groups.index(superclasses[name]) for name in predictions.classes] if superclasses else [],
         "cells": [[int(row), int(column), int(matrix[row, column])] for row, column in cells],
         "sprites": [{"images": [_entry(predictions, int(place)) for place in positions]} for positions in chosen],
