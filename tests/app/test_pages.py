@@ -384,6 +384,7 @@ def test_agreement() -> None:
     assert compare.agree([prediction("cat"), prediction("cat")])
     assert not compare.agree([prediction("cat"), prediction("dog")])
     assert not compare.agree([prediction("cat"), prediction("cat", known=False)])
+    assert compare.agree([prediction("Cat"), prediction("cat")]), "models of the same classes, which may differ in case"
     rows = list(
         csv.reader(io.StringIO(compare.as_csv({"x": [prediction("cat")], "y": [prediction("dog", known=False)]})))
     )
