@@ -163,6 +163,8 @@ def test_files_of_removed_images_are_deleted_after_a_day(
 def test_projects_are_in_the_folder_of_user_data(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("THIRTYTWO_PROJECTS", str(tmp_path))
     assert projects_dir() == tmp_path
+    monkeypatch.setenv("THIRTYTWO_PROJECTS", "~nobody-has-this-name/projects")
+    assert projects_dir().name == "projects"
     monkeypatch.delenv("THIRTYTWO_PROJECTS")
     assert projects_dir().parts[-2:] == ("thirtytwo", "projects")
 
