@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -534,3 +535,12 @@ def test_uploads_keep_the_order_in_which_they_were_chosen(paint: Callable[..., b
     found.file_uploader(key="upload-0").set_value(files).run()
     assert not found.exception
     assert [one.name for one in found.session_state[photos.CLASSIFIED]] == names
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are text there")
+@pytest.mark.parametrize("name", ["models", "explore"])
+def test_a_run_whose_name_is_no_text_stops_no_page(name: str, place: Path, finished_run: Callable[..., Path]) -> None:
+    finished_run(place / "runs" / "mine")
+    shutil.copytree(place / "runs" / "mine", place / "runs" / os.fsdecode(b"na\xefve"))
+    found = page(name)
+    assert "mine" in texts(found) + " ".join(option for one in found.selectbox for option in one.options)

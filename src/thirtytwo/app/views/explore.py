@@ -52,7 +52,7 @@ from thirtytwo.report.gallery import locate
 from thirtytwo.report.seeds import read_summary
 from thirtytwo.run_paths import OUT_OF_FOLD
 from thirtytwo.rundir import RunDir
-from thirtytwo.text import as_markdown, capitalized, counted, interval, percent, readable
+from thirtytwo.text import as_markdown, capitalized, counted, interval, is_utf8, percent, readable
 from thirtytwo.workflows.load_data import load_dataset
 
 RUN, DATA = "A run", "A data set"
@@ -136,9 +136,12 @@ def class_rows(predictions: Predictions) -> list[dict[str, Any]]:
 
 
 def available_runs() -> list[Path]:
-    """Directories with predictions: those opened by path, of the model library, under ./runs, and cross-validations."""
+    """Directories with predictions: those opened by path, of the model library, under ./runs, and cross-validations.
+
+    Those whose names are not UTF-8 are left out.
+    """
     directories = [entry.path.parent for entry in library.entries()] + sorted(
-        path.parent for path in RUNS.glob("*/recipe.toml")
+        path.parent for path in RUNS.glob("*/recipe.toml") if is_utf8(path)
     )
     found: dict[Path, Path] = {}
     for directory in [*opened_runs(), *directories, *cross_validations()]:
