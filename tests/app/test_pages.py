@@ -335,6 +335,30 @@ def test_results_are_filtered_and_sorted(criteria: Criteria, expected: list[int]
     assert tally(results) == [("ant", 1), ("cat", 1)]
 
 
+def test_classes_that_look_the_same_are_chosen_apart() -> None:
+    def script() -> None:
+        import streamlit as st
+
+        from thirtytwo.app.views.drill_down import Filters
+        from thirtytwo.app.views.explore import _choose_filter
+        from thirtytwo.app.views.many import choose
+        from thirtytwo.inference.classifier import Prediction
+
+        names = ("any", "sweet pepper", "sweet_pepper")
+        found = _choose_filter(Filters("mine"), names)
+        results = [Prediction("a.png", 4, 4, name, 0.9, True, ((name, 0.9),)) for name in names]
+        st.text(repr((found.true, found.predicted, choose(results).label)))
+
+    found = AppTest.from_function(script, default_timeout=60).run()
+    assert found.text[0].value == repr((None, None, None))
+    for name in ("any", "sweet pepper", "sweet_pepper"):
+        for key in ("true-mine", "predicted-mine", "shown-class"):
+            found.selectbox(key=key).set_value(name)
+        found.run()
+        assert not found.exception
+        assert found.text[0].value == repr((name, name, name))
+
+
 def test_classes() -> None:
     rows = class_rows(predictions())
     assert rows[0] == {"class": "a", "images": 2, "recall": 0.5, "precision": 0.5, "most confused with": "b"}

@@ -52,7 +52,7 @@ from thirtytwo.report.gallery import locate
 from thirtytwo.report.seeds import read_summary
 from thirtytwo.run_paths import OUT_OF_FOLD
 from thirtytwo.rundir import RunDir
-from thirtytwo.text import as_markdown, capitalized, counted, interval, is_utf8, percent, readable
+from thirtytwo.text import as_markdown, capitalized, counted, interval, is_utf8, percent, readable, readable_names
 from thirtytwo.workflows.load_data import load_dataset
 
 RUN, DATA = "A run", "A data set"
@@ -272,10 +272,10 @@ def _show_images(
 
 
 def _choose_filter(filters: Filters, classes: Sequence[str]) -> PredictionFilter:
-    names = [ANY, *sorted(classes)]
+    names, shown = [ANY, *sorted(classes)], _shown(classes)
     first, second, third = st.columns(3)
-    true = first.selectbox("Actual class", names, format_func=readable, key=filters.true)
-    predicted = second.selectbox("Predicted class", names, format_func=readable, key=filters.predicted)
+    true = first.selectbox("Actual class", names, format_func=shown.__getitem__, key=filters.true)
+    predicted = second.selectbox("Predicted class", names, format_func=shown.__getitem__, key=filters.predicted)
     order = third.selectbox("Sort", [SURE, UNSURE], key="order")
     outcomes = [WRONG, RIGHT, ALL, SUSPECTED]
     if st.session_state.get(filters.outcome) not in outcomes:
@@ -285,6 +285,11 @@ def _choose_filter(filters: Filters, classes: Sequence[str]) -> PredictionFilter
     return PredictionFilter(
         None if true == ANY else true, None if predicted == ANY else predicted, outcome or WRONG, order, search
     )
+
+
+def _shown(classes: Sequence[str]) -> dict[str, str]:
+    """What lists show of each class and of `ANY`; all differ, because Streamlit takes equal ones for the same."""
+    return {ANY: "any class", **dict(zip(classes, readable_names(classes), strict=True))}
 
 
 def _show_tiles(run: RunDir, split: str, predictions: Predictions, shown: Ints) -> None:
@@ -407,7 +412,8 @@ def _show_samples(data: DataSet, spec: str) -> None:
     parts = data.stored
     first, second = st.columns(2)
     part = parts[first.selectbox("Split", list(parts), key="data-part")]
-    name = second.selectbox("Class", [ANY, *data.classes], format_func=readable, key="data-class")
+    shown = _shown(data.classes)
+    name = second.selectbox("Class", list(shown), format_func=shown.__getitem__, key="data-class")
     positions = _samples(part, None if name == ANY else data.classes.index(name)).tolist()
     folder = files_folder(spec)
     folders = [] if folder is None else [folder]
