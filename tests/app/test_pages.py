@@ -561,6 +561,28 @@ def test_uploads_keep_the_order_in_which_they_were_chosen(paint: Callable[..., b
     assert [one.name for one in found.session_state[photos.CLASSIFIED]] == names
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="permissions are others there")
+@pytest.mark.parametrize(
+    ("name", "file", "said"),
+    [
+        ("models", "metrics.json", "metrics.json cannot be read"),
+        ("models", "README.md", "README.md cannot be read"),
+        ("explore", "environment.json", "environment.json cannot be read"),
+        ("explore", "predictions-test.parquet", "predictions-test.parquet cannot be read"),
+    ],
+)
+def test_a_file_of_a_run_that_may_not_be_read_stops_no_page(
+    name: str, file: str, said: str, place: Path, unprivileged: Path, finished_run: Callable[..., Path]
+) -> None:
+    os.chdir(unprivileged)  # from `place`, which leads back
+    run = finished_run(unprivileged / "runs" / "mine")
+    (run / "README.md").write_text("# Mine")
+    (run / file).chmod(0)
+    found = page(name)
+    shown = [texts(found), *(one.proto.body for one in found.get("html"))]
+    assert any(said in one.replace("\\", "") for one in shown)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="names are text there")
 @pytest.mark.parametrize("name", ["models", "explore"])
 def test_a_run_whose_name_is_no_text_stops_no_page(name: str, place: Path, finished_run: Callable[..., Path]) -> None:
