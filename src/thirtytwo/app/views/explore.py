@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -159,10 +160,11 @@ def _show_run() -> None:
         )
         _offer_path()
         return
-    names = {_display_name(path, runs): path for path in runs}
-    if (opened := just_opened()) in runs:
-        st.session_state[_CHOSEN] = _display_name(opened, runs)
-    run = RunDir(names[st.selectbox("Run", list(names), key=_CHOSEN, persist_state="session")])
+    names = _display_names(runs)
+    if (opened := just_opened()) in names:
+        st.session_state[_CHOSEN] = names[opened]
+    found = {name: path for path, name in names.items()}
+    run = RunDir(found[st.selectbox("Run", list(found), key=_CHOSEN, persist_state="session")])
     _offer_path()
     if is_cross_validation(run.path):
         _show_cross_validation(run)
@@ -437,10 +439,15 @@ def _samples(part: ImageSet, label: int | None) -> Ints:
     return random.permutation(np.flatnonzero(part.labels == label))[: 2 * IMAGES_PER_PAGE]
 
 
-def _display_name(path: Path, runs: Sequence[Path]) -> str:
-    name = path.resolve().name
-    unique = name if sum(one.resolve().name == name for one in runs) == 1 else f"{name} ({path})"
-    return f"{unique}, cross-validation" if is_cross_validation(path) else unique
+def _display_names(runs: Sequence[Path]) -> dict[Path, str]:
+    """The name of each run, with its path where several have the same."""
+    names = {path: path.resolve().name for path in runs}
+    count = Counter(names.values())
+    return {
+        path: (name if count[name] == 1 else f"{name} ({path})")
+        + (", cross-validation" if is_cross_validation(path) else "")
+        for path, name in names.items()
+    }
 
 
 @st.cache_resource(show_spinner="Reading predictions …", max_entries=4)
