@@ -163,6 +163,18 @@ def test_projects_go_on_with_the_new_name_of_a_model(place: Path) -> None:
     assert store.read(project.identity).base == "mine"
 
 
+@pytest.mark.parametrize("taken", [False, True])
+def test_a_run_that_comes_back_keeps_its_name(place: Path, taken: bool) -> None:
+    manage.rename(entries()[number_of("mine")], "My photos")
+    manage.delete(entries()[number_of("My photos")])
+    manage.rename(entries()[number_of("sun or grape")], "Fruit")  # names of models that are gone are dropped
+    if taken:
+        (place / "runs" / "mine").mkdir()
+    manage.restore()
+    assert "My photos" in {one.name for one in entries()}
+    assert (place / "runs" / ("mine-2" if taken else "mine") / "model.onnx").is_file()
+
+
 def test_only_ones_own_models_are_deleted(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kinds = {one.origin: one for one in entries()}
     for origin in (BUNDLED, FROM_OPTION):
