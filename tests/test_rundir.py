@@ -3,6 +3,8 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +144,17 @@ def test_damaged_history_is_named(run: RunDir, content: bytes) -> None:
     run.history.write_bytes(content)
     with pytest.raises(RunError, match=r"history.csv is damaged"):
         run.read_history()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="permissions are others there")
+@pytest.mark.parametrize("read", [lambda run: run.read_json(run.metrics), RunDir.read_history])
+def test_files_without_permission_are_named(unprivileged: Path, read: Callable[[RunDir], object]) -> None:
+    run = RunDir(unprivileged)
+    for path in (run.metrics, run.history):
+        path.write_text("{}")
+        path.chmod(0)
+    with pytest.raises(RunError, match="cannot be read: Permission denied"):
+        read(run)
 
 
 def test_class_means_come_back(run: RunDir) -> None:

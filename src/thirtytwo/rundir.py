@@ -168,7 +168,7 @@ class RunDir(RunState):
         """Read a JSON artifact of this run.
 
         Raises:
-            RunError: missing, damaged, no file, or not of the shape of `run_schema`.
+            RunError: missing, damaged, no file, without permission, or not of the shape of `run_schema`.
         """
         if is_special(artifact):
             raise RunError(f"{artifact} is not a file.", self.restore_hint_for(artifact))
@@ -176,6 +176,8 @@ class RunDir(RunState):
             content = json.loads(artifact.read_text(encoding="utf-8"), parse_int=_parse_int)
         except FileNotFoundError:
             raise RunError(f"{self.path} has no {artifact.name}.", self.restore_hint_for(artifact, "W")) from None
+        except OSError as error:
+            raise _unreadable(artifact, error) from None
         except (ValueError, RecursionError) as error:
             raise RunError(f"{artifact} is damaged: {first_line(error)}.", self.restore_hint_for(artifact)) from None
         if problem := find_problem(artifact.name, content):
@@ -205,13 +207,15 @@ class RunDir(RunState):
         """Read the metrics of each epoch, without empty cells; an empty list where there is no history.
 
         Raises:
-            RunError: the file is not a table of numbers.
+            RunError: the file cannot be read, or is not a table of numbers.
         """
         if not self.history.is_file():
             return []
         try:
             with self.history.open(newline="", encoding="utf-8") as file:
                 return [{key: float(cell) for key, cell in row.items() if cell} for row in csv.DictReader(file)]
+        except OSError as error:
+            raise _unreadable(self.history, error) from None
         except (ValueError, TypeError) as error:
             raise RunError(f"{self.history} is damaged: {error}.", "Move it away; reports then lack curves.") from None
 
@@ -241,6 +245,11 @@ class RunDir(RunState):
         option = f" --split {split}" if split != "test" else ""
         again = f"Move it away and run: thirtytwo evaluate {shlex.quote(str(self.path))}{option}"
         return read_predictions_file(path, again)[0]
+
+
+def _unreadable(artifact: Path, error: OSError) -> RunError:
+    """The error for a file that is there and cannot be read."""
+    return RunError(f"{artifact} cannot be read: {error.strerror}.", "Check its permissions.")
 
 
 def _file_error(path: Path) -> RunError:

@@ -139,6 +139,11 @@ def escape_bytes(name: str) -> str:
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
+def is_utf8(name: str | os.PathLike[str]) -> bool:
+    """Whether a file name is UTF-8; others have no form that browsers can show and send back."""
+    return escape_bytes(os.fspath(name)) == os.fspath(name)
+
+
 def first_line(error: BaseException, most: int = 200) -> str:
     """The first line of an error's message without its full stop; the error's type where it has no message.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -94,3 +95,14 @@ def test_folders_that_were_used_before_are_offered(tmp_path: Path, monkeypatch: 
 def test_users_of_other_computers_see_no_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(library, "settings", AppSettings(host="0.0.0.0"))
     assert not page(tmp_path, monkeypatch).button
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are text there")
+def test_folders_whose_names_are_no_text_do_not_hide_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("pets", os.fsdecode(b"na\xefve")):
+        (tmp_path / name).mkdir()
+    assert list_folders(tmp_path) == ["pets"]
+    found = page(tmp_path, monkeypatch)
+    assert found.selectbox(key=f"folder-inside-{tmp_path}").options == ["pets"]

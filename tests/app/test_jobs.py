@@ -171,3 +171,47 @@ def test_an_id_that_another_process_got_is_not_mistaken(store: JobStore, tmp_pat
     assert store.all() == []
     with pytest.raises(InputError):
         store.resume(job.identity)
+
+
+def ended(arguments: Sequence[str], log: Path) -> int:
+    """In the place of `start_process`: a process that has ended."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    log.write_text("thirtytwo: There is no data. Check it.\n")
+    return 0
+
+
+def test_a_run_directory_belongs_to_one_training(tmp_path: Path) -> None:
+    store = JobStore(tmp_path / "jobs", ended)
+    failed = store.start("pets", [], tmp_path / "runs" / "pets")
+    other = store.start("others/pets", [], tmp_path / "runs" / "pets")
+    assert other.run == str(tmp_path / "runs" / "pets-2")
+    finish(Path(other.run))
+    assert (store.state(failed), store.state(other)) == ("failed", "done")
+    Path(failed.run).mkdir()  # meanwhile, by something else
+    assert store.resume(failed.identity).run == str(tmp_path / "runs" / "pets-3")
+
+
+def test_a_training_is_resumed_on_its_own_data_wherever_the_app_is_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[Sequence[str]] = []
+
+    def start(arguments: Sequence[str], log: Path) -> int:
+        given.append(arguments)
+        return ended(arguments, log)
+
+    for place in ("here", "there"):
+        (tmp_path / place / "pets").mkdir(parents=True)
+    (tmp_path / "here" / "cifar10").mkdir()  # does not hide the known data
+    store = JobStore(tmp_path / "jobs", start)
+    monkeypatch.chdir(tmp_path / "here")
+    jobs = {data: store.start(data, [], Path("runs")) for data in ("pets?label=breed", "cifar10", "gone")}
+    monkeypatch.chdir(tmp_path / "there")
+    for job in jobs.values():
+        store.resume(job.identity)
+    wanted = [f"{tmp_path / 'here' / 'pets'}?label=breed", "cifar10", "gone"]
+    assert [arguments[-1] for arguments in given] == [*jobs, *wanted]
+    monkeypatch.chdir(tmp_path / "here")
+    store.resume(jobs["pets?label=breed"].identity)
+    assert given[-1][-1] == "pets?label=breed"
+    assert all(arguments[2] == jobs[data].run for arguments, data in zip(given[3:6], jobs, strict=True))

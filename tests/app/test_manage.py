@@ -19,7 +19,7 @@ from streamlit.testing.v1 import AppTest
 
 from thirtytwo.app import export_menu, library, manage
 from thirtytwo.app.library import BUNDLED, FROM_OPTION, entries, load_classifier
-from thirtytwo.app.model_table import model_rows
+from thirtytwo.app.model_table import model_rows, table_of
 from thirtytwo.app.project import Project
 from thirtytwo.app.project_checks import changes_since
 from thirtytwo.app.project_store import ProjectStore
@@ -33,6 +33,7 @@ from thirtytwo.images.pixels import Pixels
 from thirtytwo.inference.classifier import Classifier
 from thirtytwo.inference.integrity import with_checksum
 from thirtytwo.rundir import RunDir
+from thirtytwo.text import percent
 
 Shade = Callable[..., list[Path]]
 
@@ -162,6 +163,18 @@ def test_projects_go_on_with_the_new_name_of_a_model(place: Path) -> None:
     assert store.read(project.identity).base == "mine"
 
 
+@pytest.mark.parametrize("taken", [False, True])
+def test_a_run_that_comes_back_keeps_its_name(place: Path, taken: bool) -> None:
+    manage.rename(entries()[number_of("mine")], "My photos")
+    manage.delete(entries()[number_of("My photos")])
+    manage.rename(entries()[number_of("sun or grape")], "Fruit")  # names of models that are gone are dropped
+    if taken:
+        (place / "runs" / "mine").mkdir()
+    manage.restore()
+    assert "My photos" in {one.name for one in entries()}
+    assert (place / "runs" / ("mine-2" if taken else "mine") / "model.onnx").is_file()
+
+
 def test_only_ones_own_models_are_deleted(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kinds = {one.origin: one for one in entries()}
     for origin in (BUNDLED, FROM_OPTION):
@@ -279,6 +292,27 @@ def widened(source: Path, target: Path) -> Path:
     target.parent.mkdir(parents=True)
     target.write_bytes(with_checksum(model.SerializeToString()))
     return target
+
+
+def test_a_smaller_file_is_compared_on_images_of_all_classes(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(export_menu, "_MAX_COMPARED", 10)
+    (project,) = library.projects().all()
+    found = {one.digest for one in export_menu.images_for(entries()[number_of("sun or grape")])}
+    assert [sum(photo.digest in found for photo in one.photos) for one in project.classes] == [4, 4]
+
+
+def test_the_card_beside_a_model_is_text(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nothing_bundled: None, write_model: Callable[..., Path]
+) -> None:
+    model = write_model(tmp_path / "given.onnx")
+    value = percent(Classifier(model).info.accuracy or 0.0)
+    card = f"On test, n = 9.\n\n| Accuracy | {value} | <b>all</b> |\n"
+    model.with_suffix(".md").write_text(card, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(library, "settings", AppSettings(models=(str(model),)))
+    rows = model_rows(entries())
+    assert rows[0].interval == "<b>all</b>"
+    assert "<b>all" not in table_of(rows)
 
 
 def test_bundled_models_have_the_accuracy_of_their_cards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

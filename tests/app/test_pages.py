@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -334,6 +335,30 @@ def test_results_are_filtered_and_sorted(criteria: Criteria, expected: list[int]
     assert tally(results) == [("ant", 1), ("cat", 1)]
 
 
+def test_classes_that_look_the_same_are_chosen_apart() -> None:
+    def script() -> None:
+        import streamlit as st
+
+        from thirtytwo.app.views.drill_down import Filters
+        from thirtytwo.app.views.explore import _choose_filter
+        from thirtytwo.app.views.many import choose
+        from thirtytwo.inference.classifier import Prediction
+
+        names = ("any", "sweet pepper", "sweet_pepper")
+        found = _choose_filter(Filters("mine"), names)
+        results = [Prediction("a.png", 4, 4, name, 0.9, True, ((name, 0.9),)) for name in names]
+        st.text(repr((found.true, found.predicted, choose(results).label)))
+
+    found = AppTest.from_function(script, default_timeout=60).run()
+    assert found.text[0].value == repr((None, None, None))
+    for name in ("any", "sweet pepper", "sweet_pepper"):
+        for key in ("true-mine", "predicted-mine", "shown-class"):
+            found.selectbox(key=key).set_value(name)
+        found.run()
+        assert not found.exception
+        assert found.text[0].value == repr((name, name, name))
+
+
 def test_classes() -> None:
     rows = class_rows(predictions())
     assert rows[0] == {"class": "a", "images": 2, "recall": 0.5, "precision": 0.5, "most confused with": "b"}
@@ -384,6 +409,7 @@ def test_agreement() -> None:
     assert compare.agree([prediction("cat"), prediction("cat")])
     assert not compare.agree([prediction("cat"), prediction("dog")])
     assert not compare.agree([prediction("cat"), prediction("cat", known=False)])
+    assert compare.agree([prediction("Cat"), prediction("cat")]), "models of the same classes, which may differ in case"
     rows = list(
         csv.reader(io.StringIO(compare.as_csv({"x": [prediction("cat")], "y": [prediction("dog", known=False)]})))
     )
@@ -533,3 +559,34 @@ def test_uploads_keep_the_order_in_which_they_were_chosen(paint: Callable[..., b
     found.file_uploader(key="upload-0").set_value(files).run()
     assert not found.exception
     assert [one.name for one in found.session_state[photos.CLASSIFIED]] == names
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="permissions are others there")
+@pytest.mark.parametrize(
+    ("name", "file", "said"),
+    [
+        ("models", "metrics.json", "metrics.json cannot be read"),
+        ("models", "README.md", "README.md cannot be read"),
+        ("explore", "environment.json", "environment.json cannot be read"),
+        ("explore", "predictions-test.parquet", "predictions-test.parquet cannot be read"),
+    ],
+)
+def test_a_file_of_a_run_that_may_not_be_read_stops_no_page(
+    name: str, file: str, said: str, place: Path, unprivileged: Path, finished_run: Callable[..., Path]
+) -> None:
+    os.chdir(unprivileged)  # from `place`, which leads back
+    run = finished_run(unprivileged / "runs" / "mine")
+    (run / "README.md").write_text("# Mine")
+    (run / file).chmod(0)
+    found = page(name)
+    shown = [texts(found), *(one.proto.body for one in found.get("html"))]
+    assert any(said in one.replace("\\", "") for one in shown)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are text there")
+@pytest.mark.parametrize("name", ["models", "explore"])
+def test_a_run_whose_name_is_no_text_stops_no_page(name: str, place: Path, finished_run: Callable[..., Path]) -> None:
+    finished_run(place / "runs" / "mine")
+    shutil.copytree(place / "runs" / "mine", place / "runs" / os.fsdecode(b"na\xefve"))
+    found = page(name)
+    assert "mine" in texts(found) + " ".join(option for one in found.selectbox for option in one.options)

@@ -18,6 +18,7 @@ from thirtytwo.app.project_checks import (
     shared_sentence,
 )
 from thirtytwo.app.taught_result import Result, TaughtClass
+from thirtytwo.app.trials import is_right
 
 
 def named(*names: str) -> Project:
@@ -104,3 +105,15 @@ def test_a_removed_class_comes_back_in_its_place() -> None:
     restore = partial(Project.restore_class, position=1, found=project.classes[1])
     assert restore(project.without_class(2)) == project
     assert restore(project) == project, "another session restored it"
+
+
+def test_a_new_class_is_not_taken_for_one_that_was_removed() -> None:
+    before = taught(named("cat", "dog", "cow").with_trials([PHOTO]).mark("a", actual=3))
+    found = before.classes[2]
+    after = before.without_class(3).with_class()
+    assert is_right(after, after.trials[0], after.classes[-1].number) is False
+    assert changes_since(after, "imagenet") == ["'cow' was removed", "a class is new"]
+    restored = after.restore_class(2, found)
+    assert [one.name for one in restored.classes] == ["cat", "dog", "cow", ""]
+    assert is_right(restored, restored.trials[0], found.number)
+    assert Project.model_validate_json(before.without_class(3).model_dump_json()).with_class() == after

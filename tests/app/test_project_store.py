@@ -163,6 +163,8 @@ def test_files_of_removed_images_are_deleted_after_a_day(
 def test_projects_are_in_the_folder_of_user_data(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("THIRTYTWO_PROJECTS", str(tmp_path))
     assert projects_dir() == tmp_path
+    monkeypatch.setenv("THIRTYTWO_PROJECTS", "~nobody-has-this-name/projects")
+    assert projects_dir().name == "projects"
     monkeypatch.delenv("THIRTYTWO_PROJECTS")
     assert projects_dir().parts[-2:] == ("thirtytwo", "projects")
 
@@ -235,3 +237,55 @@ def test_undoing_a_move_leaves_the_other_class_as_it_was(kept: bool) -> None:
     page = AppTest.from_function(script, default_timeout=60, args=(kept,)).run()
     assert not page.exception
     assert page.text[0].value == ("ab ac" if kept else "ab c")
+
+
+@pytest.mark.parametrize("way", ["class", "named class", "trials"])
+def test_images_that_a_click_interrupted_are_not_said_to_be_there_already(
+    way: str, paint: Callable[..., bytes]
+) -> None:
+    def script(way: str, data: bytes) -> None:
+        from functools import partial
+
+        import streamlit as st
+        from streamlit.runtime.scriptrunner import get_script_run_ctx
+
+        from thirtytwo.app import session
+        from thirtytwo.app.library import projects
+
+        class Click(BaseException):
+            """What ends a run of the script where the state of the session is read."""
+
+        identity = projects().create().identity
+        session.open_project(identity)
+        place = session.target()
+        add = {
+            "class": partial(session.add_photos, place, 1),
+            "named class": partial(session.add_class_photos, place, "sun"),
+            "trials": partial(session.add_trials, place),
+        }[way]
+        context = get_script_run_ctx()
+        assert context is not None
+        going_on = context.session_state._yield_callback
+
+        def click() -> None:
+            found = projects().read(identity)
+            if found.trials or any(one.photos for one in found.classes):
+                raise Click
+
+        files = [("a.png", data)]
+        object.__setattr__(context.session_state, "_yield_callback", click)
+        try:
+            add(files)
+        except Click:
+            add_again = True
+        else:
+            add_again = False
+        finally:
+            object.__setattr__(context.session_state, "_yield_callback", going_on)
+        if add_again:
+            add(files)
+        st.text(len(session.repeated(session.TRIALS if way == "trials" else 1)))
+
+    page = AppTest.from_function(script, default_timeout=60, args=(way, paint("red"))).run()
+    assert not page.exception
+    assert page.text[0].value == "0"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
@@ -14,9 +14,11 @@ pytest.importorskip("streamlit")
 
 from streamlit.testing.v1 import AppTest
 
-from thirtytwo.app import library, manage
+from thirtytwo.app import images, library, manage
+from thirtytwo.app.intake import Portion
 from thirtytwo.app.names import MAX_NAME
 from thirtytwo.app.settings import AppSettings
+from thirtytwo.app.views import fewshot, teach_input
 from thirtytwo.app.views.teach_input import FOLDER
 
 Shade = Callable[..., list[Path]]
@@ -260,3 +262,37 @@ def test_a_project_and_its_model_have_one_name(filled: AppTest) -> None:
     taken = next(one.name for one in library.entries() if one.origin == library.FROM_OPTION)
     filled.text_input(key=f"project-name-{project.identity}").set_value(taken).run()
     assert taken in filled.error[0].value
+
+
+@pytest.mark.parametrize("field", ["group-files-1-0", "class-folder-0"])
+def test_images_that_are_still_read_stay_with_their_project_when_another_is_opened(
+    field: str, page: AppTest, shade: Shade, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page.text_input(key="name-1").set_value("sun").run()
+    (before,) = library.projects().all()
+    later: list[Portion] = []
+
+    def held_back(portions: Iterable[Portion]) -> None:
+        *waiting, empty = portions
+        empty.take()
+        later.extend(waiting)
+
+    for module in (images, teach_input):
+        monkeypatch.setattr(module, "take_in", held_back)
+    files = [(f"all/sun/{name}", data, "image/png") for name, data in contents(shade, tmp_path / "a", SUN, 10, seed=1)]
+    page.file_uploader(key=field).set_value(files).run()
+    assert len(later) > 1
+    show = fewshot.show
+
+    def go_on_and_show() -> None:
+        while later:
+            later.pop(0).take()
+        show()
+
+    monkeypatch.setattr(fewshot, "show", go_on_and_show)
+    click(page, "project-new")
+    (after,) = library.projects().all()
+    assert after.identity == before.identity
+    assert len(after.classes[0].photos) == 10
+    assert names(page) == ["", ""]
+    assert "already there" not in texts(page)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -21,6 +23,7 @@ pytest.importorskip("streamlit")
 from streamlit.testing.v1 import AppTest
 
 from thirtytwo.app import jobs, library
+from thirtytwo.app.curves import curves
 from thirtytwo.app.settings import AppSettings
 from thirtytwo.app.training_progress import progress_of
 from thirtytwo.app.views import train
@@ -391,3 +394,17 @@ def test_a_training_survives_the_app(
     page.wait_for_selector("h1:has-text('Classify')")
     page.wait_for_selector("text=It can name grape, leaf, sun.")
     page.close()
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+def test_a_validation_loss_without_a_number_hides_no_curve(value: float) -> None:
+    history = [
+        {"epoch": 1.0, "train_loss": 1.2, "val_loss": value, "train_accuracy": 0.5, "val_accuracy": 0.4},
+        {"epoch": 2.0, "train_loss": 1.0, "val_loss": 1.1, "train_accuracy": 0.6, "val_accuracy": 0.5},
+        {"epoch": 3.0, "train_loss": 0.9, "val_loss": value, "train_accuracy": 0.7, "val_accuracy": 0.6},
+    ]
+    drawn = curves(history)
+    assert drawn.count("<img") == 2
+    assert "validation 1.1" in drawn
+    for chart in re.findall(r"base64,([^\"]+)", drawn):
+        assert not re.search(r"\b(nan|inf)\b", base64.b64decode(chart).decode())

@@ -10,6 +10,7 @@ from PIL import Image
 
 from thirtytwo.data.types import ImageSet
 from thirtytwo.predictions import Predictions
+from thirtytwo.report import gallery
 from thirtytwo.report.gallery import QUALITIES, Quality, choose_quality, columns_of, make_album, sprite
 
 
@@ -108,7 +109,7 @@ def test_best_quality_that_fits_is_chosen(quality):
     noise = np.random.default_rng(0).integers(0, 256, (40, 128, 128, 3), dtype=np.uint8)
     sample = np.stack([np.asarray(Image.fromarray(image).resize((16, 16)).resize((128, 128))) for image in noise])
     needed = (100 + 5 * quality.right) * len(sprite(sample, quality)) / len(sample)
-    chosen, room = choose_quality(sample, wrong=100, classes=5, budget=int(1.1 * needed))
+    chosen, room = choose_quality(sample, wrong=100, classes=5, budget=int(1.15 * needed))
     assert chosen == quality
     assert room >= 100 + 5 * quality.right
 
@@ -143,3 +144,25 @@ def test_sprite_holds_all_images_in_order(count):
 def test_sprite_stays_within_format_limits():
     assert columns_of(16_000) * 128 < 16_383
     assert -(-16_000 // columns_of(16_000)) * 128 < 16_383
+
+
+@pytest.mark.parametrize("with_images", [True, False])
+def test_correct_images_of_many_classes_leave_room_for_errors(with_images, monkeypatch):
+    monkeypatch.setattr(gallery, "MAX_NAMES", 3000)
+    random = np.random.default_rng(0)
+    classes = tuple(f"kind {number:03d}" for number in range(400))
+    truth = np.arange(4000) % 400
+    probabilities = np.full((4000, 400), 1e-4, dtype=np.float32)
+    probabilities[np.arange(4000), np.where(np.arange(4000) < 2500, truth, (truth + 1) % 400)] = 0.9
+    given = Predictions(classes, truth, probabilities, np.arange(4000))
+    pixels = random.integers(0, 256, (4000, 16, 16, 3), dtype=np.uint8)
+    images = ImageSet(pixels, truth, classes, given.rows) if with_images else None
+    album = make_album(given, images, budget=600_000)
+    assert album.wrong == 1500
+    assert 0 < album.shown <= album.wrong
+    assert album.shown >= 0.4 * sum(len(entry["images"]) for entry in album.data["sprites"])
+    assert sum(len(entry.get("source", "")) for entry in album.data["sprites"]) <= 600_000
+    listed = [
+        len([1 for image in entry["images"] if image[0] == truth]) for truth, entry in enumerate(album.data["sprites"])
+    ]
+    assert max(listed) == album.right

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
+from html import unescape
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -147,3 +149,15 @@ def test_fonts_of_placeholders_do_not_count(caplog: pytest.LogCaptureFixture) ->
     unassigned = "\U0003abcd"
     assert fonts.font_families([unassigned]) == [fonts.DEFAULT]
     assert "fonts-noto-core" in caplog.text
+
+
+def test_cells_of_names_with_invisible_characters_lead_to_their_images(make_run, images_of) -> None:  # type: ignore[no-untyped-def]
+    """The script of the page finds classes of the matrix among those of the images by their name."""
+    classes = ("a\u202eb", "soft\u00adhyphen", "a\x1bb", "cat")
+    groups = dict.fromkeys(classes, "zero\u200bwidth") | {"cat": "beasts"}
+    run, given = make_run(classes, superclasses=groups)
+    page = render(read_run_record(run), images_of(given))
+    album = json.loads(re.search(r'id="album">(.*?)</script>', page, re.DOTALL)[1])  # type: ignore[index]
+    for of in ("classes", "groups"):
+        (names,) = re.findall(rf'data-of="{of}" data-names="([^"]*)"', page)
+        assert sorted(json.loads(unescape(names))) == sorted(album[of])

@@ -17,7 +17,7 @@ from thirtytwo.report.charts import Line, Row, confusion_chart, interval_chart, 
 from thirtytwo.report.facts import data_facts
 from thirtytwo.report.gallery import most_confident_errors
 from thirtytwo.report.page import render, write_page
-from thirtytwo.report.run_record import read_run_record, typed_commands
+from thirtytwo.report.run_record import for_others, read_run_record, typed_commands
 from thirtytwo.rundir import RunDir
 from thirtytwo.text import interval, percent
 
@@ -125,6 +125,36 @@ def test_shared_page_names_no_local_path(make_run):
     assert str(run.path) not in page
     assert "--recipe recipe.toml" in page
     assert "saved under that name" in page
+
+
+@pytest.mark.parametrize("missing", [("metrics", "predictions"), ()])
+def test_shared_page_of_an_interrupted_run_names_no_local_path(make_run, missing):
+    run, _ = make_run(without=missing, interrupted=True)
+    environment = run.read_json(run.environment)
+    environment["data"] |= {"spec": "/home/anna/pets", "path": "/home/anna/pets"}
+    run.write_json(run.environment, environment)
+    assert str(run.path) in render(read_run_record(run), None)
+    page = render(read_run_record(run), None, passed_on=True)
+    assert "interrupted after 5 of 8 epochs" in page
+    assert str(run.path) not in page
+    assert "anna" not in page
+
+
+@pytest.mark.parametrize("root", ["/home/anna/pets", r"C:\anna\pets", r"\\server\anna\pets"])
+def test_shared_page_names_files_without_their_folder(make_run, root):
+    run, given = make_run()
+    mark = "\\" if "\\" in root else "/"
+    files = tuple(mark.join((root, ("dog", "cat")[row % 2], f"{row}.jpg")) for row in given.rows.tolist())
+    run.write_predictions("test", replace(given, files=files))
+    page = render(read_run_record(run), None, passed_on=True)
+    assert "anna" not in page
+    wrong = int(np.flatnonzero(~given.correct)[0])
+    assert f"{('dog', 'cat')[given.rows[wrong] % 2]}/{given.rows[wrong]}.jpg" in page
+    mixed = ("cat/1.jpg", *files[1:])
+    run.write_predictions("test", replace(given, files=mixed))
+    record = for_others(read_run_record(run))
+    assert record.predictions.files[0] == "cat/1.jpg"
+    assert "anna" not in "".join(record.predictions.files)
 
 
 def test_runs_it_builds_on_are_named(make_run, tmp_path):

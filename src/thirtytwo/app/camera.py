@@ -95,7 +95,7 @@ def _take_burst() -> None:
     files = [(f"camera {time} {number}.jpg", frame) for number, frame in enumerate(frames, start=1)]
     st.session_state[_STORED], st.session_state[_ADDED] = str(burst["id"]), True
     try:
-        session.add_photos(int(burst["number"]), files)
+        session.add_photos(session.target(), int(burst["number"]), files)
     except ThirtytwoError as error:
         st.session_state[_PROBLEM] = explained(error)
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from thirtytwo.report.page import history_charts
-from thirtytwo.report.views import CURVES
+from thirtytwo.report.views import CURVES, history_series
 from thirtytwo.text import as_html, percent
 
 _WIDTH = re.compile(r'(viewBox="0 0 )(\d+)')
@@ -48,7 +48,7 @@ def _in_words(history: Sequence[Mapping[str, float]], what: str, title: str) -> 
     """The last values of a curve in a sentence."""
     parts = []
     for key, name in ((f"train_{what}", "training"), (f"val_{what}", "validation")):
-        value = next((row[key] for row in reversed(history) if key in row), None)
-        if value is not None:
+        if points := history_series(history, key):
+            value = points[-1][1]
             parts.append(f"{name} {percent(value) if what == 'accuracy' else f'{value:.3g}'}")
     return f"{title} after epoch {len(history)}: {', '.join(parts)}"

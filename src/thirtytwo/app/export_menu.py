@@ -141,14 +141,17 @@ def _show_smaller(entry: Entry, weights: Weights, key: str) -> None:
 
 
 def images_for(entry: Entry) -> list[InputImage]:
-    """Images to compare files on: those that a model was taught with, else those of the page Classify."""
+    """Images to compare files on: those that a model was taught with, else those of the page Classify.
+
+    Of many, every second, third, … is taken, so that there are some of each class.
+    """
     if entry.origin == TAUGHT:
         try:
             project = projects().read(entry.path.parent.name)
         except ThirtytwoError:  # deleted in another tab
             return []
         readable = [photo for one in project.classes for photo in one.readable]
-        step = max(1, len(readable) // _MAX_COMPARED)
+        step = max(1, -(-len(readable) // _MAX_COMPARED))
         return [projects().image(project.identity, photo) for photo in readable[::step]]
     return [image for image in photos.current_images() if not image.problem]
 

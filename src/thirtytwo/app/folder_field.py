@@ -16,7 +16,7 @@ from thirtytwo.app.jobs import JobStore, jobs_dir
 from thirtytwo.errors import InputError, ThirtytwoError
 from thirtytwo.images.discover import is_junk, natural_key
 from thirtytwo.io import expand_home
-from thirtytwo.text import as_markdown, shorten
+from thirtytwo.text import as_markdown, is_utf8, shorten
 
 _QUOTES = {'"': '"', "'": "'", "\u201c": "\u201d", "\u2018": "\u2019", "\u00ab": "\u00bb"}
 _WINDOWS = re.compile(r"[A-Za-z]:[\\/]|\\\\[^\\]")
@@ -89,9 +89,13 @@ def show_chooser(key: str) -> None:
 
 
 def list_folders(place: Path) -> list[str]:
-    """Names of the folders in a folder, in natural order, without hidden ones; none where it cannot be read."""
+    """Names of the folders in a folder, in natural order, without hidden ones; none where it cannot be read.
+
+    Those that are not UTF-8 are left out: no browser can show or enter them.
+    """
     with suppress(OSError):
-        names = [one.name for one in place.iterdir() if not is_junk(one.name) and _is_folder(one)]
+        named = [one for one in place.iterdir() if not is_junk(one.name) and is_utf8(one.name)]
+        names = [one.name for one in named if _is_folder(one)]
         return sorted(names, key=natural_key)[:_MAX_FOLDERS]
     return []
 
@@ -136,7 +140,7 @@ def _recent() -> list[str]:
     from thirtytwo.app.views import reviews  # which shows a page that has this field
 
     with suppress(ThirtytwoError):
-        used = [(job.started, job.data) for job in JobStore(jobs_dir()).all()]
+        used = [(job.started, job.source) for job in JobStore(jobs_dir()).all()]
         used += [(one.changed, one.place) for one in reviews.store().all()]
         return _folders(name for _, name in sorted(used, reverse=True))
     return []

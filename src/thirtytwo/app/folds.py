@@ -12,7 +12,7 @@ from thirtytwo.io import RUNS
 from thirtytwo.report.seeds import cross_validation_sentences, read_summary
 from thirtytwo.run_paths import OUT_OF_FOLD, holds_seeds
 from thirtytwo.rundir import RunDir
-from thirtytwo.text import as_markdown, interval, percent
+from thirtytwo.text import as_markdown, interval, is_utf8, percent
 
 NOTE = "Each image is predicted by the run that was not trained on it."
 
@@ -23,8 +23,9 @@ def is_cross_validation(path: Path) -> bool:
 
 
 def cross_validations() -> list[Path]:
-    """The directories of the finished cross-validations under ./runs, by name."""
-    return sorted(path.parent for path in RUNS.glob("*/summary.json") if is_cross_validation(path.parent))
+    """The directories of the finished cross-validations under ./runs, by name; without names that are not UTF-8."""
+    found = (path.parent for path in RUNS.glob("*/summary.json") if is_utf8(path))
+    return sorted(path for path in found if is_cross_validation(path))
 
 
 def show_mean(content: Mapping[str, Any]) -> None:

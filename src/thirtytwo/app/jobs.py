@@ -23,8 +23,9 @@ from typing import Any, Literal
 import platformdirs
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from thirtytwo.app.decisions import place_of
 from thirtytwo.errors import InputError, RunError, ThirtytwoError, require
-from thirtytwo.io import create_directory, expand_home, free_path, lock_directory, write_json
+from thirtytwo.io import create_directory, expand_home, lock_directory, numbered, write_json
 from thirtytwo.rundir import RunDir
 
 VARIABLE = "THIRTYTWO_JOBS"
@@ -52,6 +53,8 @@ class Job(BaseModel):
     """Name of its folder."""
     data: str
     """DATA argument, as it was entered."""
+    place: str = ""
+    """Absolute path of the data at the first start, with its options, or the name of other data; empty: unknown."""
     options: tuple[str, ...] = ()
     """Options of `thirtytwo train` without --run."""
     data_root: str = ""
@@ -79,11 +82,16 @@ class Job(BaseModel):
         return self.run_dir.recipe.is_file()
 
     @property
+    def source(self) -> str:
+        """The data as it was entered, or its absolute path where that is not the same from the current directory."""
+        return self.data if not self.place or place_of(self.data) == self.place else self.place
+
+    @property
     def arguments(self) -> list[str]:
         """Arguments of the command that starts or continues it."""
         root = ["--data-root", self.data_root] if self.data_root else []
         options = ["--resume"] if self.can_resume else list(self.options)
-        return ["train", "--run", self.run, *options, *root, "--", self.data]
+        return ["train", "--run", self.run, *options, *root, "--", self.source]
 
 
 def jobs_dir() -> Path:
@@ -106,7 +114,7 @@ class JobStore:
         Args:
             data: DATA argument of `thirtytwo train`.
             options: its options without --run.
-            run: the run directory to create; the first of `run`, `run-2`, … that does not exist.
+            run: the run directory to create; the first of `run`, `run-2`, … that does not exist and is of no other job.
             data_root: folder in which known data sets are looked up first.
 
         Raises:
@@ -114,8 +122,15 @@ class JobStore:
             OutputError: the job cannot be written.
         """
         root = "" if data_root is None else str(expand_home(data_root).absolute())
-        place = free_path(run.absolute())
-        job = Job(identity=token_hex(8), data=data, options=tuple(options), data_root=root, run=str(place))
+        identity, run = token_hex(8), self._free_run(run.absolute())
+        job = Job(
+            identity=identity,
+            data=data,
+            place=place_of(data),
+            options=tuple(options),
+            data_root=root,
+            run=str(run),
+        )
         return self._launch(job)
 
     def resume(self, identity: str) -> Job:
@@ -127,8 +142,13 @@ class JobStore:
         """
         job = self.read(identity)
         if not job.can_resume and Path(job.run).exists():
-            job = job.model_copy(update={"run": str(free_path(Path(job.run)))})
+            job = job.model_copy(update={"run": str(self._free_run(Path(job.run)))})
         return self._launch(job)
+
+    def _free_run(self, run: Path) -> Path:
+        """The first of `run`, `run-2`, … that does not exist and is of no job, even of one that failed before it."""
+        taken = {job.run for job in self.all()}
+        return next(path for path in numbered(run) if str(path) not in taken and not path.exists())
 
     def stop(self, identity: str, *, at_once: bool = False) -> None:
         """Ask the process of a job to stop, which keeps the last completed epoch; `at_once` ends it without asking."""

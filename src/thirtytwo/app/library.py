@@ -22,7 +22,7 @@ from thirtytwo.inference.classifier import Classifier
 from thirtytwo.inference.library import bundled_models, find_model, finished_runs, model_name
 from thirtytwo.inference.model_file import ModelInfo, read_info
 from thirtytwo.io import free_name
-from thirtytwo.text import counted, interval, percent, shorten
+from thirtytwo.text import counted, interval, is_utf8, percent, shorten
 
 settings = AppSettings()
 """Settings of the app; set by `launch.run`."""
@@ -73,7 +73,7 @@ class Entry:
 def entries() -> list[Entry]:
     """All available models: from --model, added in this session, taught in the app, bundled, then runs under ./runs.
 
-    One of --model that was moved or deleted since the start is not listed.
+    One of --model that was moved or deleted since the start is not listed, nor one whose path is not UTF-8.
     """
     found: list[Entry] = []
     for text in settings.models:
@@ -89,6 +89,7 @@ def entries() -> list[Entry]:
         [
             one if one.origin == TAUGHT else replace(one, name=names.get(str(one.path.resolve()), one.name))
             for one in found
+            if is_utf8(one.path)
         ]
     )
 

@@ -12,7 +12,7 @@ import streamlit as st
 from thirtytwo.app import library
 from thirtytwo.app.export_menu import show_export
 from thirtytwo.app.library import BUNDLED, FROM_OPTION, RUN, TAUGHT, Entry, projects, session_models
-from thirtytwo.app.names import MAX_NAME, give_name
+from thirtytwo.app.names import MAX_NAME, give_name, given_names
 from thirtytwo.app.navigation import open_page
 from thirtytwo.app.problems import explained
 from thirtytwo.app.views.compare import choose_models, classes_of
@@ -126,7 +126,8 @@ def delete(entry: Entry) -> None:
     if entry.origin == TAUGHT:
         projects().forget_model(entry.path.parent.name)
     elif session_models().pop(str(entry.path), None) is None:
-        st.session_state[_MOVED] = (entry, move_to_trash(entry.path.parent))
+        given = given_names(projects().folder).get(str(entry.path.resolve()), "")
+        st.session_state[_MOVED] = (entry, move_to_trash(entry.path.parent), given)
         return
     st.session_state[_NOTICE] = f"{entry.name} was deleted."
 
@@ -144,16 +145,19 @@ def move_to_trash(run: Path) -> Path:
 
 
 def restore() -> None:
-    """Move the run that was deleted last back.
+    """Move the run that was deleted last back, with the name that the user gave it.
 
     Raises:
-        RunError, OutputError: as `move_to_trash`.
+        RunError, OutputError: as `move_to_trash`, or the name cannot be stored.
     """
     if _MOVED not in st.session_state:  # of two quick clicks, the first did it
         return
-    entry, trashed = st.session_state[_MOVED]
-    _move(trashed, free_path(entry.path.parent))
+    entry, trashed, given = st.session_state[_MOVED]
+    run = free_path(entry.path.parent)
+    _move(trashed, run)
     del st.session_state[_MOVED]
+    if given:  # it is stored by the path, and names of models that are gone may have been dropped
+        give_name(projects().folder, run / entry.path.name, given)
     st.session_state[_NOTICE] = f"{entry.name} is back."
 
 

@@ -116,8 +116,8 @@ def metrics_table(metrics: Mapping[str, Any], keys: Collection[str]) -> str:
 def table_of(rows: Iterable[ModelRow]) -> str:
     """The table as HTML."""
     cells = "".join(
-        f'<tr><th scope="row">{as_html(row.name)}</th><td>{row.accuracy or "–"}</td><td>{row.interval or "–"}</td>'
-        f"<td>{as_html(row.how)}</td></tr>"
+        f'<tr><th scope="row">{as_html(row.name)}</th><td>{as_html(row.accuracy or "–")}</td>'
+        f"<td>{as_html(row.interval or '–')}</td><td>{as_html(row.how)}</td></tr>"
         for row in rows
     )
     return (

@@ -67,6 +67,8 @@ class Project(BaseModel, frozen=True):
     result: Result | None = None
     trials: tuple[Trial, ...] = ()
     """New images that the taught model is tried on, the newest first."""
+    removed: int = 0
+    """Largest number of a class that was removed; a new class gets another one: marks and undo still name it."""
     created: float = 0.0
     changed: float = 0.0
     """Times of its creation and last change, in seconds since 1970."""
@@ -101,7 +103,7 @@ class Project(BaseModel, frozen=True):
 
     def with_class(self) -> Project:
         """With one more class."""
-        number = max((one.number for one in self.classes), default=0) + 1
+        number = max(self.removed, *self.numbers, 0) + 1
         return self.model_copy(update={"classes": (*self.classes, PhotoClass(number=number))})
 
     def restore_class(self, position: int, found: PhotoClass) -> Project:
@@ -113,7 +115,9 @@ class Project(BaseModel, frozen=True):
 
     def without_class(self, number: int) -> Project:
         """Without a class."""
-        return self.model_copy(update={"classes": tuple(one for one in self.classes if one.number != number)})
+        left = tuple(one for one in self.classes if one.number != number)
+        removed = self.removed if any(one.number > number for one in left) else max(self.removed, number)
+        return self.model_copy(update={"classes": left, "removed": removed})
 
     def rename(self, number: int, name: str) -> Project:
         """With another name of a class; spaces around it are dropped."""

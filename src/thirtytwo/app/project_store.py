@@ -24,7 +24,7 @@ from thirtytwo.app.project import Photo, Project
 from thirtytwo.app.taught_result import Result
 from thirtytwo.errors import InputError, RunError
 from thirtytwo.fewshot import LinearProbe
-from thirtytwo.io import lock_directory, write_bytes, write_json
+from thirtytwo.io import expand_home, lock_directory, write_bytes, write_json
 from thirtytwo.machine import cpu_count
 from thirtytwo.rundir import RunDir
 
@@ -41,7 +41,7 @@ _KEPT_SECONDS = 86_400.0
 def projects_dir() -> Path:
     """The folder of projects: `THIRTYTWO_PROJECTS`, else one in the platform's folder of user data."""
     if chosen := os.environ.get(VARIABLE):
-        return Path(chosen).expanduser()
+        return expand_home(chosen)
     return platformdirs.user_data_path("thirtytwo", appauthor=False) / "projects"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import streamlit as st
@@ -26,6 +27,26 @@ TRIALS = 0
 _MAX_UNDO = 50
 
 Change = Callable[[Project], Project]
+
+
+@dataclass
+class Target:
+    """The project that images are added to: it stays the same where another one is opened before all are taken in.
+
+    One that is not stored yet is stored with its first images.
+    """
+
+    identity: str
+
+    def stored(self) -> str:
+        """Its identity."""
+        self.identity = self.identity or _stored()
+        return self.identity
+
+
+def target() -> Target:
+    """The open project, to add images to."""
+    return Target(str(st.session_state.get(OPEN_PROJECT, "")))
 
 
 def current() -> Project:
@@ -102,25 +123,26 @@ def remove_class(number: int) -> None:
         _change(lambda project: project.without_class(number))
 
 
-def add_photos(number: int, files: Sequence[tuple[str, bytes]]) -> None:
+def add_photos(place: Target, number: int, files: Sequence[tuple[str, bytes]]) -> None:
     """Add images, given by name and content, to a class; `repeated` says which of them it had already."""
-    before = projects().read(_stored()).find(number).photos
-    projects().add_photos(_stored(), number, files)
-    _note_repeated(number, before, files)
+    identity = place.stored()
+    before, noted = projects().read(identity).find(number).photos, _repeated(identity)
+    projects().add_photos(identity, number, files)
+    _note_repeated(noted, number, before, files)
 
 
 def repeated(number: int) -> list[tuple[str, str]]:
     """Images that were to be added to a class but are in it already, once: their name, and the name there."""
-    found: dict[int, list[tuple[str, str]]] = st.session_state.get(_REPEATED, {})
-    return found.pop(number, [])
+    return _repeated(st.session_state.get(OPEN_PROJECT, "")).pop(number, [])
 
 
-def add_class_photos(name: str, files: Sequence[tuple[str, bytes]]) -> None:
+def add_class_photos(place: Target, name: str, files: Sequence[tuple[str, bytes]]) -> None:
     """Add images, given by name and content, to the class of this name, which is added if there is none.
 
     `repeated` says which of them it had already.
     """
-    before = projects().read(_stored())
+    identity = place.stored()
+    before = projects().read(identity)
     known = before.number_of(name)
 
     def add(project: Project, photos: list[Photo]) -> Project:
@@ -128,9 +150,10 @@ def add_class_photos(name: str, files: Sequence[tuple[str, bytes]]) -> None:
         number = with_class.number_of(name)
         return with_class if number is None else with_class.with_photos(number, photos)
 
-    number = projects().add_files(_stored(), files, add).number_of(name)
+    noted = _repeated(identity)
+    number = projects().add_files(identity, files, add).number_of(name)
     if number is not None:
-        _note_repeated(number, () if known is None else before.find(known).photos, files)
+        _note_repeated(noted, number, () if known is None else before.find(known).photos, files)
 
 
 def move_photo(photo: Photo, source: int, target: int) -> None:
@@ -140,11 +163,12 @@ def move_photo(photo: Photo, source: int, target: int) -> None:
     _change(lambda project: project.move_photo(photo.digest, source, target))
 
 
-def add_trials(files: Sequence[tuple[str, bytes]]) -> None:
+def add_trials(place: Target, files: Sequence[tuple[str, bytes]]) -> None:
     """Add new images, given by name and content, that the taught model is tried on."""
-    before = projects().read(_stored()).trials
-    projects().add_files(_stored(), files, Project.with_trials)
-    _note_repeated(TRIALS, [one.photo for one in before], files)
+    identity = place.stored()
+    before, noted = projects().read(identity).trials, _repeated(identity)
+    projects().add_files(identity, files, Project.with_trials)
+    _note_repeated(noted, TRIALS, [one.photo for one in before], files)
 
 
 def remove_trials(trials: Sequence[Trial]) -> None:
@@ -207,10 +231,24 @@ def has_unsaved() -> bool:
     return bool(st.session_state.get(OPEN_PROJECT)) and not projects().kept
 
 
-def _note_repeated(number: int, before: Sequence[Photo], files: Sequence[tuple[str, bytes]]) -> None:
+def _repeated(identity: str) -> dict[int, list[tuple[str, str]]]:
+    """What `_note_repeated` notes of a project.
+
+    It is asked for before images are stored: a click may end the script's run wherever the state of the session is
+    read, and they are then added once more, as if they had been there already.
+    """
+    noted: dict[str, dict[int, list[tuple[str, str]]]] = st.session_state.setdefault(_REPEATED, {})
+    return noted.setdefault(identity, {})
+
+
+def _note_repeated(
+    noted: dict[int, list[tuple[str, str]]],
+    number: int,
+    before: Sequence[Photo],
+    files: Sequence[tuple[str, bytes]],
+) -> None:
     """Note which of the files are among the images from before, or among each other."""
     known = {photo.digest: photo.name for photo in before}
-    noted: dict[int, list[tuple[str, str]]] = st.session_state.setdefault(_REPEATED, {})
     for name, data in files:
         digest = content_hash(data)
         if digest in known:

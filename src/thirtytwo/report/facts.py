@@ -36,7 +36,8 @@ def notices(record: RunRecord) -> list[str]:
             if done < planned
             else "This run did not finish."
         )
-        found.append(f"{ended} Resume it with: {record.run.resume_command(record.data.get('spec'))}")
+        how = "" if record.passed_on else f" Resume it with: {record.run.resume_command(record.data.get('spec'))}"
+        found.append(f"{ended}{how}")
     if record.metrics is not None and record.split != "test":
         found.append(
             f"These metrics are on {record.split}, which was used for model selection. They are not test results."

@@ -17,7 +17,7 @@ from thirtytwo.evaluation.metrics import confusion_matrix
 from thirtytwo.images.render import PIXELATED_SIDE, as_uri, data_uri, is_pixelated
 from thirtytwo.predictions import Predictions
 from thirtytwo.report.enlarged import Enlarged, Photographs, enlarge
-from thirtytwo.text import percent, readable, readable_names
+from thirtytwo.text import as_printable, percent, readable, readable_names
 
 MIN_COLUMNS = 16
 SAMPLE = 64
@@ -50,8 +50,9 @@ def choose_quality(sample: npt.NDArray[np.uint8], wrong: int, classes: int, budg
     """
     room = 0
     for quality in QUALITIES:
-        each = HEADROOM * len(sprite(sample, quality)) / len(sample)
-        room = int(budget / each)
+        mean = len(sprite(sample, quality)) / len(sample)
+        head = max(0.0, len(sprite(sample[:1], quality)) - mean)  # of the sprite of each class
+        room = max(0, int((budget - classes * head) / (HEADROOM * mean)))
         if wrong + classes * quality.right <= room:
             return quality, room
     return QUALITIES[-1], room
@@ -106,8 +107,8 @@ class ImageAlbum:
     """Images by true class, for the script of the page.
 
     `data` is read by the script; `wrong` counts misclassified images, `shown` those of them that are included; `right`
-    is the number of correct ones included per class; `note` describes lossy storage, `problem` says why there are no
-    images; both are empty otherwise.
+    is the largest number of correct ones included per class; `note` describes lossy storage, `problem` says why there
+    are no images; both are empty otherwise.
     """
 
     data: dict[str, Any]
@@ -126,8 +127,8 @@ def make_album(
 ) -> ImageAlbum:
     """Choose images and their quality so that they take at most `budget` characters.
 
-    If not all misclassified images fit, the most confident of each cell of the confusion matrix are kept. Correct ones
-    are spaced evenly from the least to the most confident of their class.
+    If not all misclassified images fit, the most confident of each cell of the confusion matrix are kept, and correct
+    ones take at most half of the room. Those are spaced evenly from the least to the most confident of their class.
     """
     predicted, classes = predictions.predicted, len(predictions.classes)
     wrong = _by_rank_in_cell(predictions, np.flatnonzero(~predictions.correct))
@@ -136,7 +137,8 @@ def make_album(
     quality, room = QUALITIES[0], MAX_NAMES
     if images is not None and places is not None:
         quality, room = choose_quality(images.images[places[typical]], len(wrong), classes, budget)
-    right = _sample_correct(predictions, quality.right)
+    each = min(quality.right, max(room - len(wrong), room // 2) // classes)
+    right = _sample_correct(predictions, each)
     kept = wrong[: max(0, room - len(right))]
     chosen = _by_class(predictions, np.concatenate([kept, right]))
     data = _describe(predictions, chosen, superclasses)
@@ -149,7 +151,7 @@ def make_album(
                 entry["columns"] = columns_of(len(positions))
                 entry["source"] = sprite(images.images[places[positions]], quality)
     note = "" if images is None or problem else _note(quality, images.images.shape[1:3])
-    return ImageAlbum(data, wrong=len(wrong), shown=len(kept), right=quality.right, note=note, problem=problem)
+    return ImageAlbum(data, wrong=len(wrong), shown=len(kept), right=each, note=note, problem=problem)
 
 
 def _by_rank_in_cell(predictions: Predictions, wrong: Ints) -> Ints:
@@ -185,8 +187,8 @@ def _describe(predictions: Predictions, chosen: list[Ints], superclasses: Mappin
     cells = np.argwhere(matrix > 0)
     groups = sorted(set(superclasses.values())) if superclasses else []
     return {
-        "classes": readable_names(predictions.classes),
-        "groups": readable_names(groups),
+        "classes": list(map(as_printable, readable_names(predictions.classes))),
+        "groups": list(map(as_printable, readable_names(groups))),
         "group_of": [groups.index(superclasses[name]) for name in predictions.classes] if superclasses else [],
         "cells": [[int(row), int(column), int(matrix[row, column])] for row, column in cells],
         "sprites": [{"images": [_entry(predictions, int(place)) for place in positions]} for positions in chosen],

@@ -7,7 +7,8 @@ import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path, PurePath
+from itertools import takewhile
+from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from thirtytwo.config.recipe import Recipe
@@ -197,7 +198,7 @@ def without_folder(spec: str) -> str:
 
 
 def for_others(record: RunRecord) -> RunRecord:
-    """The record for readers on other machines: its recipe, its data and its choices name no folders of this one.
+    """The record for readers on other machines: its recipe, data, files and choices name no folders of this one.
 
     Of runs and files that these name, the last part of the path is kept; the plan of fixes is left out. `remarks` are
     sentences about what the recipe therefore lacks.
@@ -216,8 +217,15 @@ def for_others(record: RunRecord) -> RunRecord:
         remarks.append(f"The plan of fixes that was applied to the data ({_PLAN}) is not part of the recipe.")
     recipe = Recipe.model_validate(with_overrides(values, changes)) if changes else record.recipe
     named = [given[key] for key in (*local, _PLAN) if key in given]
-    environment = _without_places(record, named)
-    return replace(record, recipe=recipe, environment=environment, passed_on=True, remarks=tuple(remarks))
+    return replace(
+        record,
+        recipe=recipe,
+        environment=_without_places(record, named),
+        predictions=None if record.predictions is None else _without_root(record.predictions),
+        out_of_sample={split: _without_root(found) for split, found in record.out_of_sample.items()},
+        passed_on=True,
+        remarks=tuple(remarks),
+    )
 
 
 def without_files(record: RunRecord) -> RunRecord:
@@ -226,6 +234,23 @@ def without_files(record: RunRecord) -> RunRecord:
     out_of_sample = {split: replace(found, files=None) for split, found in record.out_of_sample.items()}
     environment = record.environment | ({"data": record.data | {"skipped": []}} if record.data else {})
     return replace(record, predictions=predictions, out_of_sample=out_of_sample, environment=environment)
+
+
+def _without_root(found: Predictions) -> Predictions:
+    """Predictions whose files with an absolute path are named from the folder that all of these are in."""
+    paths = [_absolute(name) for name in found.files or ()]
+    folders = zip(*(path.parts[:-1] for path in paths if path is not None), strict=False)
+    root = sum(1 for _ in takewhile(lambda parts: len(set(parts)) == 1, folders))
+    files = [
+        name if path is None else "/".join(path.parts[root:] if root > 1 else path.parts[-1:])
+        for name, path in zip(found.files or (), paths, strict=True)
+    ]
+    return replace(found, files=tuple(files)) if any(paths) else found
+
+
+def _absolute(name: str) -> PurePath | None:
+    """The file as an absolute path of any system; None where it is a relative one."""
+    return next((path for path in (PurePosixPath(name), PureWindowsPath(name)) if path.is_absolute()), None)
 
 
 def _without_places(record: RunRecord, named: Iterable[str]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -66,8 +67,12 @@ def readable_on(color: tuple[float, ...]) -> str:
 
 
 def history_series(history: Sequence[Mapping[str, float]], column: str) -> list[tuple[float, float]]:
-    """A column of the history as points (epoch, value); epochs without it are left out."""
-    return [(row.get("epoch", number), row[column]) for number, row in enumerate(history, 1) if column in row]
+    """A column of the history as points (epoch, value); epochs without it, or where it is not finite, are left out."""
+    return [
+        (row.get("epoch", number), row[column])
+        for number, row in enumerate(history, 1)
+        if column in row and math.isfinite(row[column])
+    ]
 
 
 @dataclass(frozen=True)

@@ -116,9 +116,9 @@ def _show_download(results: dict[str, list[Result]]) -> None:
 
 
 def agree(row: Sequence[Result]) -> bool:
-    """Whether all predict the same top class, and all or none as known."""
+    """Whether all predict the same top class, in whatever case, and all or none as known."""
     found = _predictions(row)
-    return len({one.top for one in found}) == 1 and len({one.known for one in found}) == 1
+    return len({one.top.casefold() for one in found}) == 1 and len({one.known for one in found}) == 1
 
 
 def as_csv(results: dict[str, list[Result]]) -> str:

@@ -16,7 +16,8 @@ from thirtytwo.evaluation.next_steps import NextSteps, next_steps
 from thirtytwo.predictions import Predictions
 from thirtytwo.text import as_markdown, counted, readable
 
-ANY = "any"
+ANY = ""
+"""Stands for all classes among the names of classes, none of which is empty."""
 WRONG, RIGHT, EVERY = "Misclassified", "Correct", "All"
 SUSPECTED = "Labels to check"
 TAB_IMAGES = "Images"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,7 +53,7 @@ from thirtytwo.report.gallery import locate
 from thirtytwo.report.seeds import read_summary
 from thirtytwo.run_paths import OUT_OF_FOLD
 from thirtytwo.rundir import RunDir
-from thirtytwo.text import as_markdown, capitalized, counted, interval, percent, readable
+from thirtytwo.text import as_markdown, capitalized, counted, interval, is_utf8, percent, readable, readable_names
 from thirtytwo.workflows.load_data import load_dataset
 
 RUN, DATA = "A run", "A data set"
@@ -136,9 +137,12 @@ def class_rows(predictions: Predictions) -> list[dict[str, Any]]:
 
 
 def available_runs() -> list[Path]:
-    """Directories with predictions: those opened by path, of the model library, under ./runs, and cross-validations."""
+    """Directories with predictions: those opened by path, of the model library, under ./runs, and cross-validations.
+
+    Those whose names are not UTF-8 are left out.
+    """
     directories = [entry.path.parent for entry in library.entries()] + sorted(
-        path.parent for path in RUNS.glob("*/recipe.toml")
+        path.parent for path in RUNS.glob("*/recipe.toml") if is_utf8(path)
     )
     found: dict[Path, Path] = {}
     for directory in [*opened_runs(), *directories, *cross_validations()]:
@@ -156,10 +160,11 @@ def _show_run() -> None:
         )
         _offer_path()
         return
-    names = {_display_name(path, runs): path for path in runs}
-    if (opened := just_opened()) in runs:
-        st.session_state[_CHOSEN] = _display_name(opened, runs)
-    run = RunDir(names[st.selectbox("Run", list(names), key=_CHOSEN, persist_state="session")])
+    names = _display_names(runs)
+    if (opened := just_opened()) in names:
+        st.session_state[_CHOSEN] = names[opened]
+    found = {name: path for path, name in names.items()}
+    run = RunDir(found[st.selectbox("Run", list(found), key=_CHOSEN, persist_state="session")])
     _offer_path()
     if is_cross_validation(run.path):
         _show_cross_validation(run)
@@ -269,10 +274,10 @@ def _show_images(
 
 
 def _choose_filter(filters: Filters, classes: Sequence[str]) -> PredictionFilter:
-    names = [ANY, *sorted(classes)]
+    names, shown = [ANY, *sorted(classes)], _shown(classes)
     first, second, third = st.columns(3)
-    true = first.selectbox("Actual class", names, format_func=readable, key=filters.true)
-    predicted = second.selectbox("Predicted class", names, format_func=readable, key=filters.predicted)
+    true = first.selectbox("Actual class", names, format_func=shown.__getitem__, key=filters.true)
+    predicted = second.selectbox("Predicted class", names, format_func=shown.__getitem__, key=filters.predicted)
     order = third.selectbox("Sort", [SURE, UNSURE], key="order")
     outcomes = [WRONG, RIGHT, ALL, SUSPECTED]
     if st.session_state.get(filters.outcome) not in outcomes:
@@ -282,6 +287,11 @@ def _choose_filter(filters: Filters, classes: Sequence[str]) -> PredictionFilter
     return PredictionFilter(
         None if true == ANY else true, None if predicted == ANY else predicted, outcome or WRONG, order, search
     )
+
+
+def _shown(classes: Sequence[str]) -> dict[str, str]:
+    """What lists show of each class and of `ANY`; all differ, because Streamlit takes equal ones for the same."""
+    return {ANY: "any class", **dict(zip(classes, readable_names(classes), strict=True))}
 
 
 def _show_tiles(run: RunDir, split: str, predictions: Predictions, shown: Ints) -> None:
@@ -404,7 +414,8 @@ def _show_samples(data: DataSet, spec: str) -> None:
     parts = data.stored
     first, second = st.columns(2)
     part = parts[first.selectbox("Split", list(parts), key="data-part")]
-    name = second.selectbox("Class", [ANY, *data.classes], format_func=readable, key="data-class")
+    shown = _shown(data.classes)
+    name = second.selectbox("Class", list(shown), format_func=shown.__getitem__, key="data-class")
     positions = _samples(part, None if name == ANY else data.classes.index(name)).tolist()
     folder = files_folder(spec)
     folders = [] if folder is None else [folder]
@@ -428,10 +439,15 @@ def _samples(part: ImageSet, label: int | None) -> Ints:
     return random.permutation(np.flatnonzero(part.labels == label))[: 2 * IMAGES_PER_PAGE]
 
 
-def _display_name(path: Path, runs: Sequence[Path]) -> str:
-    name = path.resolve().name
-    unique = name if sum(one.resolve().name == name for one in runs) == 1 else f"{name} ({path})"
-    return f"{unique}, cross-validation" if is_cross_validation(path) else unique
+def _display_names(runs: Sequence[Path]) -> dict[Path, str]:
+    """The name of each run, with its path where several have the same."""
+    names = {path: path.resolve().name for path in runs}
+    count = Counter(names.values())
+    return {
+        path: (name if count[name] == 1 else f"{name} ({path})")
+        + (", cross-validation" if is_cross_validation(path) else "")
+        for path, name in names.items()
+    }
 
 
 @st.cache_resource(show_spinner="Reading predictions …", max_entries=4)

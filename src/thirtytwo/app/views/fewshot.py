@@ -246,7 +246,7 @@ def _class_input(project: Project, one: PhotoClass, position: int) -> None:
                     args=(one.number,),
                 )
         label = f"Images of {one.name or f'class {position}'}"
-        upload_field(label, f"group-files-{one.number}", partial(session.add_photos, one.number))
+        upload_field(label, f"group-files-{one.number}", partial(session.add_photos, session.target(), one.number))
         _show_images(project, one)
 
 

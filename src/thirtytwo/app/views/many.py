@@ -23,7 +23,7 @@ from thirtytwo.app.results import Criteria, answer, kinds, tally
 from thirtytwo.errors import ImageError
 from thirtytwo.images.render import as_uri
 from thirtytwo.inference.classifier import Prediction, UnreadableImage
-from thirtytwo.text import as_html, readable
+from thirtytwo.text import as_html, readable_names
 
 CARDS, GRID, TABLE = "Cards", "Grid", "Table"
 VIEWS = (CARDS, GRID, TABLE)
@@ -79,14 +79,11 @@ def choose(results: Sequence[Result]) -> Criteria:
         names = [_ANY, *sorted(counts, key=str.casefold)]
         if st.session_state.get("shown-class") not in (None, *names):
             st.session_state["shown-class"] = _ANY
-        label = first.selectbox("Class", names, format_func=partial(_named, counts), key="shown-class")
+        shown = {name: f"{text} ({counts[name]:,})" for name, text in zip(counts, readable_names(counts), strict=True)}
+        label = first.selectbox("Class", names, format_func=lambda name: shown.get(name, name), key="shown-class")
         least, most = second.slider("Confidence", 0, 100, (0, 100), format="%d\u00a0%%", key="shown-confidence")
         order = third.selectbox("Sort", chosen.ORDERS, key="shown-order")
     return Criteria(kind or chosen.ALL, None if label == _ANY else label, least / 100, most / 100, order)
-
-
-def _named(counts: dict[str, int], name: str) -> str:
-    return name if name == _ANY else f"{readable(name)} ({counts[name]:,})"
 
 
 def rendered(

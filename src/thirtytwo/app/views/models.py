@@ -12,7 +12,7 @@ import streamlit as st
 
 from thirtytwo.app import library
 from thirtytwo.app.about_models import suits, technical_details
-from thirtytwo.app.components import describe, require_model, show_error, show_gone_model, title
+from thirtytwo.app.components import describe, require_model, show_error, show_gone_model, title, with_errors
 from thirtytwo.app.folder_field import entered
 from thirtytwo.app.folds import cross_validations, offer_report, show_cross_validation
 from thirtytwo.app.library import (
@@ -236,7 +236,7 @@ def _show_details(entry: Entry, number: int, *, expanded: bool = False) -> None:
             st.markdown(technical_details(info_of(entry)))
         if (run := run_of(entry)) is not None:
             with st.expander("Metrics", expanded=expanded):
-                _show_metrics(run)
+                with_errors(_show_metrics)(run)  # its card and report are shown all the same
             _show_card_file(run.card, expanded=expanded)
             offer_report(run, f"report-{number}")
         elif (taught := taught_project(entry)) is not None:
@@ -293,7 +293,10 @@ def lower_headings(card: str) -> str:
 def _show_card_file(path: Path, *, expanded: bool) -> None:
     if path.is_file():
         with st.expander("Model card", expanded=expanded):
-            _show_card(path.read_text(encoding="utf-8", errors="replace"))
+            try:
+                _show_card(path.read_text(encoding="utf-8", errors="replace"))
+            except OSError as error:
+                st.caption(as_markdown(f"{path} cannot be read: {error.strerror}."))
 
 
 def _show_card(text: str) -> None:

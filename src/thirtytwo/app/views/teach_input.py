@@ -117,12 +117,12 @@ def _unpack(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes | None:
 def _add(found: ClassFolders[File], read: Callable[[File], bytes | None]) -> Iterator[Portion]:
     """Add the images of each class in portions; then note what was added and left out."""
     failed: dict[int, int] = {}
-    total = sum(len(files) for files in found.classes.values())
+    total, place = sum(len(files) for files in found.classes.values()), session.target()
 
     def take(number: int, name: str, files: Sequence[tuple[str, File]]) -> None:
         portion = [(file_name, read(file)) for file_name, file in files]
         readable = [(file_name, data) for file_name, data in portion if data is not None]
-        session.add_class_photos(name, readable)
+        session.add_class_photos(place, name, readable)
         failed[number] = len(portion) - len(readable)
 
     def note() -> None:

@@ -31,7 +31,7 @@ from thirtytwo.app.trials import (
 from thirtytwo.fewshot.labeling import Floats
 from thirtytwo.images.decode import load_image
 from thirtytwo.inference.classifier import Prediction, UnreadableImage
-from thirtytwo.text import as_markdown, counted, interval, listing, percent, readable
+from thirtytwo.text import as_markdown, counted, interval, listing, percent, readable_names
 
 PER_PAGE = 8
 TRIALS = "try-new"
@@ -66,7 +66,8 @@ def show_trials(project: Project, result: Result, entry: Entry) -> None:
             "Images of other things are often given one of these classes, above all where they look similar. If the "
             "model will meet such images, add a class “other” with 20 or more of them, and train again."
         )
-    if upload_field("New images", "try-files", session.add_trials, newest_first=True, rerun=False):
+    add = partial(session.add_trials, session.target())
+    if upload_field("New images", "try-files", add, newest_first=True, rerun=False):
         project = session.current()
     if repeated := session.repeated(session.TRIALS):
         st.info(as_markdown(repeated_sentence(repeated)), icon=":material/content_copy:")
@@ -289,7 +290,8 @@ def _with(excluded: tuple[int, ...], number: int) -> tuple[int, ...]:
 
 
 def _class_names(project: Project) -> dict[int, str]:
-    return {one.number: readable(one.name) or f"class {place}" for place, one in enumerate(project.classes, start=1)}
+    names = [one.name or f"class {place}" for place, one in enumerate(project.classes, start=1)]
+    return {one.number: name for one, name in zip(project.classes, readable_names(names), strict=True)}
 
 
 def _show_class_choice(project: Project, trial: Trial, member: int | None) -> None:
