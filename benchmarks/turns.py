@@ -27,8 +27,12 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from gpu import SWEEP
 from record import RESULTS, write
 from sides import PORT
+
+from thirtytwo.config.resolve import read_recipe_values
+from thirtytwo.errors import ThirtytwoError
 
 RECORD = Path(__file__).with_name("record.py")
 
@@ -38,6 +42,7 @@ def main(words: list[str] | None = None) -> int:
     if options.data_root is None or not (Path(options.data_root) / options.data).is_dir():
         print(f"skipped: {options.data} was not found; set THIRTYTWO_DATA or give --data-root")
         return 0
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that both trainings end as well
     with tempfile.TemporaryDirectory(prefix="thirtytwo-turns-") as place:
         outs = {name: Path(place) / str(number) for number, name in enumerate((options.name, PORT))}
         turns = take_turns({name: start(name, out, options) for name, out in outs.items()}, options.turn)
@@ -66,6 +71,15 @@ def parse(words: list[str]) -> argparse.Namespace:
         parser.error(f"NAME is compared with {PORT}")
     if not hasattr(signal, "SIGSTOP"):
         parser.error("this system cannot stop a process for a while")
+    if not 0 < options.turn < float("inf"):
+        parser.error(f"--turn must be more than 0 seconds; found {options.turn}")
+    if options.tiny and options.out == RESULTS:
+        parser.error("give --out with --tiny: its times are no results")
+    if options.name not in SWEEP:
+        try:
+            read_recipe_values(options.name)
+        except ThirtytwoError as error:
+            parser.error(f"{error.message} Or give one of: {', '.join(SWEEP)}.")
     return options
 
 

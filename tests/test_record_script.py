@@ -9,12 +9,14 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import torch
 
@@ -288,6 +290,39 @@ def test_whole_trainings_take_turns(noise_cifar: Path, tmp_path: Path, monkeypat
     tables = load_tables(tmp_path, monkeypatch)
     assert f"mean **{found['ratio']:.2f}**" in tables.record_turns()
     assert tables.record_trainings() == tables.NOTHING, "trainings in turns have their own table"
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="needs a system that can stop processes for a while")
+@pytest.mark.usefixtures("on_path")
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        (["fast", "--turn", "0"], "--turn"),
+        (["fast", "--turn", "nan"], "--turn"),
+        (["fast", "--tiny"], "--out"),
+        (["nosuch"], "'nosuch'"),
+        (["airbench94"], "airbench94"),
+    ],
+)
+def test_turns_refuse_what_they_cannot_measure(
+    given: list[str], named: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    turns = load("benchmarks", "turns")
+    with pytest.raises(SystemExit, match="2"):
+        turns.parse(given)
+    assert named in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="needs a system that can stop processes for a while")
+@pytest.mark.usefixtures("on_path")
+def test_turns_that_are_stopped_end_both_trainings(noise_cifar: Path, tmp_path: Path) -> None:
+    words = [sys.executable, str(SCRIPTS / "turns.py"), "fast", "--tiny", "--data-root", str(noise_cifar)]
+    process = subprocess.Popen([*words, "--out", str(tmp_path)])
+    while len(started := psutil.Process(process.pid).children()) < 2:
+        time.sleep(0.05)
+    process.terminate()
+    assert process.wait(30) == 128 + signal.SIGTERM
+    assert not any(child.is_running() for child in started)
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="needs a system that can stop processes for a while")

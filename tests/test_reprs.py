@@ -98,6 +98,7 @@ def test_a_run_shows_its_metrics(tmp_path: Path, finished_run: Callable[..., Pat
     pytest.importorskip("torch")
     path = finished_run(tmp_path / "run", skill=1.0)
     run = thirtytwo.Run.load(str(path))
+    assert Path(run) == path, "functions that take a run's path take the run"
     assert run == thirtytwo.Run(path, json.loads((path / "metrics.json").read_text()))
     text = Balanced(run._repr_html_()).text
     assert "Macro F1" in text

@@ -45,17 +45,21 @@ class RunState(RunPaths):
         """Check that this run can be continued.
 
         Raises:
-            RunError: it combines other runs, or it is finished, but lacks a file and the checkpoint to write it from.
+            RunError: it combines other runs, or it has weights, but lacks a file and the checkpoint to write it from.
         """
         if self.is_finished():
             return
         if self.is_combined():
             raise RunError(f"{self.path} combines other runs, so it cannot be trained.", self.resume_hint())
-        if self.weights.is_file() and self.metrics.is_file() and not any(self.checkpoints.glob("last.ckpt")):
+        if self._has_weights_alone():
             raise RunError(
-                f"{self.path} is finished, but {self._missing()[0]} is missing, and the checkpoint to write it from.",
+                f"{self.path} is trained, but {self._missing()[0]} is missing, and the checkpoint to write it from.",
                 self.restore_hint(),
             )
+
+    def _has_weights_alone(self) -> bool:
+        """Whether training again from the start would replace the weights: they are there without a checkpoint."""
+        return self.weights.is_file() and not any(self.checkpoints.glob("last.ckpt"))
 
     def resume_hint(self) -> str:
         """How to continue the training of this run, or to combine its members again, as a sentence for errors."""
@@ -89,7 +93,7 @@ class RunState(RunPaths):
         if artifact in (self.environment, self.split, self.weights, self.class_means):
             return self.restore_hint(start)
         if not self.onnx.is_file():
-            return self.resume_hint()
+            return self.restore_hint(start) if self._has_weights_alone() else self.resume_hint()
         if artifact == self.exports:
             return "Move it away; exporting writes a new one."
         options = ["--corruptions"] if artifact == self.corruptions else []

@@ -123,6 +123,17 @@ def test_user_errors_are_one_message(
     assert list(Path().iterdir()) == [], "nothing is written"
 
 
+@pytest.mark.parametrize("words", [["--run", "my run"], ["--run=my run"]])
+def test_resuming_without_the_data_names_the_command(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    Path("my run").mkdir()
+    Path("my run", "environment.json").write_text('{"data": {"spec": "my images"}}', encoding="utf-8")
+    assert run_command(["train", "--resume", *words]) == 2
+    error = " ".join(capsys.readouterr().err.split())
+    assert "Missing argument 'DATA'. Continue it with: thirtytwo train 'my images' --resume --run 'my run'" in error
+    assert run_command(["train"]) == 2
+    assert "thirtytwo train --help" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("arguments", [[], ["data"]])
 def test_a_group_without_a_command_shows_its_help(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command(arguments) == 0

@@ -163,6 +163,8 @@ def test_invalid_teachers(teacher_run: tuple[Path, Fitted], tmp_path: Path) -> N
     with pytest.raises(RunError, match="gone"):
         read(tmp_path / "gone")
     shutil.copy(teacher_run[0] / "recipe.toml", tmp_path / "recipe.toml")
+    with pytest.raises(RunError, match=r"train.distill.run: There is no run directory .*gone"):
+        check_teacher(str(tmp_path / "gone"), CLASSES)
     with pytest.raises(RunError, match="train.distill.run"):
         read(tmp_path)
     with pytest.raises(RecipeError, match=r"train.distill.run.*\b3\b.*\b2\b"):

@@ -48,6 +48,14 @@ def test_refused_before_anything_is_written(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("call", [train, find_lr, thirtytwo.load_dataset, thirtytwo.train_seeds, thirtytwo.tune])
+@pytest.mark.parametrize(("data", "found"), [(["a.jpg"], "list"), (None, "NoneType"), (b"cifar10", "bytes")])
+def test_data_that_is_no_path_is_refused(call: Callable[..., Any], data: object, found: str) -> None:
+    with pytest.raises(ArgumentError, match=rf"^data must be .*; found {found}.") as caught:
+        call(data)
+    assert "x_train" in (caught.value.fix or "")
+
+
 @pytest.mark.parametrize(
     ("limit", "found"),
     [

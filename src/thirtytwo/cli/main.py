@@ -44,6 +44,7 @@ from thirtytwo.cli.serve import serve, serve_options
 from thirtytwo.cli.train import train, tune
 from thirtytwo.errors import ThirtytwoError
 from thirtytwo.process import interrupted_by_sigterm, own_process, quiet_loggers
+from thirtytwo.run_state import RunState
 from thirtytwo.text import plain_reason
 
 BUG, USER, INTERRUPTED = 1, 2, 130
@@ -467,7 +468,18 @@ def _usage_message(error: typer.TyperException, given: Sequence[str]) -> tuple[s
     elif not message.endswith((".", "?", "!")):
         message += "."  # as pydantic's and Click's messages of ranges have none
     context = getattr(error, "ctx", None)
+    if getattr(getattr(error, "param", None), "name", "") == "data" and (run := _resumed_run(given)):
+        return message, run.resume_hint()
     return message, f"See: {context.command_path if context else _command_of(given)} --help"
+
+
+def _resumed_run(given: Sequence[str]) -> RunState | None:
+    """The run that a command line of `train` continues; None where it continues none."""
+    if given[0] != "train" or "--resume" not in given:
+        return None
+    named = [after for before, after in pairwise(given) if before == "--run"]
+    named += [word.removeprefix("--run=") for word in given if word.startswith("--run=")]
+    return RunState(Path(named[-1])) if named else None
 
 
 def _command_of(given: Sequence[str]) -> str:

@@ -30,7 +30,15 @@ from thirtytwo.data.split import sample
 from thirtytwo.data.survey import Survey, survey_of
 from thirtytwo.data.types import DATASETS, IMBALANCE, DataSet, Request, Together
 from thirtytwo.data.undecoded import UndecodedDataSet, as_undecoded
-from thirtytwo.errors import DataError, ImageError, ThirtytwoError, UnknownNameError, check_choice, did_you_mean
+from thirtytwo.errors import (
+    ArgumentError,
+    DataError,
+    ImageError,
+    ThirtytwoError,
+    UnknownNameError,
+    check_choice,
+    did_you_mean,
+)
 from thirtytwo.images.content import load_hashed
 from thirtytwo.images.discover import is_folder
 from thirtytwo.images.pixels import ResizeRule
@@ -107,7 +115,7 @@ def load_dataset(
         OfflineError: it is not on this machine and cannot be downloaded.
     """
     check_choice("resize", resize, get_args(ResizeRule))
-    spec = os.fspath(spec)
+    spec = spec_of(spec)
     found = parse(spec, data_root=data_root)
     root, options = _root(data_root), _own_options(found)
     ratio = ratio_of(found.options)
@@ -226,6 +234,22 @@ def is_known(spec: str) -> bool:
     """Whether a spec names a data set that thirtytwo knows by name, such as `cifar10` or `hf:uoft-cs/cifar10`."""
     found = parse(spec)
     return found.kind == "name" or (found.kind == "hub" and found.name in cifar.KNOWN)
+
+
+def spec_of(data: object) -> str:
+    """The text that names a data set, of an argument that may be a path.
+
+    Raises:
+        ArgumentError: it is neither text nor a path.
+    """
+    if isinstance(data, str):
+        return data
+    if isinstance(data, os.PathLike) and isinstance(text := os.fspath(data), str):
+        return text
+    raise ArgumentError(
+        f"data must be the name of a data set, or the path of a folder or file; found {type(data).__name__}.",
+        "Save arrays as .npz file with x_train and y_train, or files and their labels as a CSV file.",
+    )
 
 
 def absolute(spec: str) -> str | None:

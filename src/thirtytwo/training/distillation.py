@@ -77,7 +77,11 @@ def check_teacher(path: str, classes: tuple[str, ...]) -> None:
 
 def _open(path: str) -> RunDir:
     """The run directory of a teacher, which has weights or a model file."""
-    run = RunDir.open(path)
+    try:
+        run = RunDir.open(path)
+    except RunError as error:
+        fix = f"Set {KEY} to a run directory; to continue a training, move the run back to that place."
+        raise RunError(f"{KEY}: {error.message}", fix) from None
     if not run.weights.is_file() and not run.onnx.is_file():
         raise RunError(
             f"{KEY} is {str(run.path)!r}, which has neither weights nor a model file: its training did not finish.",

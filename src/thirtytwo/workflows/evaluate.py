@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from thirtytwo.config.recipe import Recipe
+from thirtytwo.data.load import spec_of
 from thirtytwo.data.run_data import RunData, find_again, is_own, load_as_stored
 from thirtytwo.data.split import Parts
 from thirtytwo.data.types import DataSet, ImageSet
@@ -96,7 +96,7 @@ def evaluate(
     }
     chosen = [evaluator for evaluator in evaluators() if evaluator.requested(options)]
     _refuse_without_effect(options)
-    context = _load(directory, None if data is None else os.fspath(data), split, device, data_root)
+    context = _load(directory, None if data is None else spec_of(data), split, device, data_root)
     for notice in context.notices:
         log(notice)
     request = _request(directory, context, split, options, log)

@@ -63,6 +63,10 @@ class Run:
         directory = RunDir.open(path)
         return cls(directory.path, directory.read_json(directory.metrics))
 
+    def __fspath__(self) -> str:
+        """The run directory, so that functions which take a run's path take the run."""
+        return str(self.path)
+
     def __repr__(self) -> str:
         accuracy, split = self.metrics["accuracy"]["value"], self.metrics["split"]
         return f"Run({str(self.path)!r}, {split} accuracy {accuracy:.4f})"

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from thirtytwo.data.load import spec_of
 from thirtytwo.errors import RecipeError, check_least
 from thirtytwo.predictions import Predictions
 from thirtytwo.report.seeds import read_summary
@@ -80,7 +80,7 @@ def train_folds(
             the call that is resumed.
         KeyboardInterrupt: interrupted; continue with `resume`.
     """
-    data = os.fspath(data)
+    data = spec_of(data)
     check_least("limit_train", limit_train)
     settings = {"seed": seed, "schedule.epochs": epochs, "data.limit_train": limit_train}
     changes = with_settings(overrides, settings)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -29,8 +28,8 @@ def load_dataset(
     """Load and decode a data set. Its test split is the one that training evaluates on, with the same settings.
 
     Args:
-        spec: `cifar10`, `cifar100`, `digits`, `hf:owner/name`, a CSV file or a folder; `?label=…` selects a label,
-            `?imbalance=100` a long-tailed subset of the training images.
+        spec: `cifar10`, `cifar100`, `digits`, `hf:owner/name`, or a folder, table, `.npz` file or archive, as for
+            training; `?label=…` selects a label, `?imbalance=100` a long-tailed subset of the training images.
         data_root: folder in which known names are searched first; by default the variable `THIRTYTWO_DATA`.
         image_size: side of the square images in pixels; `auto`: the size of the data set's images, at most 32.
         resize: how other shapes become square: `crop`, `pad` or `squash`.
@@ -47,7 +46,7 @@ def load_dataset(
         The data set, with images uint8 `(N, H, W, 3)` in each split.
 
     Raises:
-        ArgumentError: there is no such `resize` or `keep_together`, or `seed` is negative.
+        ArgumentError: there is no such `resize` or `keep_together`, `seed` is negative, or `spec` is no text or path.
         UnknownNameError: no such data set, option or column.
         DataError: the data set or its options are not valid.
         OfflineError: it is not on this machine and cannot be downloaded.
@@ -55,7 +54,7 @@ def load_dataset(
     check_choice("resize", resize, get_args(ResizeRule))
     check_choice("keep_together", keep_together, get_args(KeepTogether))
     check_least("seed", seed, 0)
-    spec, root = os.fspath(spec), None if data_root is None else Path(data_root)
+    spec, root = load.spec_of(spec), None if data_root is None else Path(data_root)
     settings = DataSettings(
         split_seed=seed, group_by=group_by, keep_together=keep_together, skip_unreadable=skip_unreadable
     )

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from thirtytwo.data.load import spec_of
 from thirtytwo.errors import ArgumentError, RecipeError, check_least
 from thirtytwo.workflows.finish import Run
 from thirtytwo.workflows.records import progress_logger
@@ -63,7 +63,7 @@ def train_seeds(
         ThirtytwoError: as in `train`; or the arguments differ from those of the call that is resumed.
         KeyboardInterrupt: interrupted; continue with `resume`.
     """
-    data = os.fspath(data)
+    data = spec_of(data)
     check_least("limit_train", limit_train)
     changes = with_settings(overrides, {"schedule.epochs": epochs, "data.limit_train": limit_train})
     if "seed" in changes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -13,6 +12,7 @@ from typing import Any
 from thirtytwo.config.recipe import Recipe
 from thirtytwo.config.recommend import SMALL
 from thirtytwo.config.resolve import seed_of
+from thirtytwo.data.load import spec_of
 from thirtytwo.errors import ThirtytwoError, check_least
 from thirtytwo.evaluation.evaluators import evaluators
 from thirtytwo.run_paths import default_path
@@ -64,7 +64,7 @@ def train(
 
     Args:
         data: a known data set (`cifar10`, `cifar100`, `digits`), `hf:owner/name`, or the path of a folder of
-            images or of parquet files.
+            images, a table (CSV, Parquet), an `.npz` file or an archive.
         recipe: name of a recipe, or path of a recipe file; by default `fast` for small images and `photos` for
             photographs, and the run's own with `resume`.
         overrides: values that replace those of the recipe, by dotted key, such as `{"optimizer.lr": 0.1}`.
@@ -95,7 +95,7 @@ def train(
         KeyboardInterrupt: interrupted; continue with `resume`.
         SystemExit: the training ended, and this is not the first of its processes, in which this returns.
     """
-    data = os.fspath(data)
+    data = spec_of(data)
     check_least("limit_train", limit_train)
     settings = {"seed": seed, "schedule.epochs": epochs, "data.limit_train": limit_train, "data.group_by": group_by}
     settings["data.fix_plan"] = None if fix_plan is None else str(fix_plan)
@@ -255,7 +255,7 @@ def _advice(order: _Order, directory: RunDir) -> str:
 
 @preserve_torch_state()
 def find_lr(
-    data: str,
+    data: str | Path,
     *,
     recipe: str | Path | None = None,
     overrides: Mapping[str, Any] | None = None,
@@ -272,6 +272,7 @@ def find_lr(
     Returns:
         The loss at each learning rate with the suggestion, and the resolved recipe.
     """
+    data = spec_of(data)
     check_least("limit_train", limit_train)
     changes = with_settings(overrides, {"seed": seed, "data.limit_train": limit_train})
     root = Path(data_root) if data_root is not None else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -15,6 +14,7 @@ import numpy as np
 from thirtytwo.config.recipe import TUNED, Precision, Recipe
 from thirtytwo.config.recipe import Monitor as Metric
 from thirtytwo.config.resolve import read_recipe, read_recipe_values
+from thirtytwo.data.load import spec_of
 from thirtytwo.errors import RecipeError, RunError, UnknownNameError, check_least, did_you_mean
 from thirtytwo.io import write_text
 from thirtytwo.report.tuning import Trial, Tuning, write_trials, write_tuning_figures
@@ -116,7 +116,7 @@ def tune(
         ThirtytwoError: invalid input, or no trial was completed.
         KeyboardInterrupt: interrupted; finished trials are kept, and `resume` adds more.
     """
-    data = os.fspath(data)
+    data = spec_of(data)
     _check_arguments(trials, metric, pruner)
     check_least("limit_train", limit_train)
     named = {"seed": seed, "schedule.epochs": epochs, "data.limit_train": limit_train}
