@@ -20,6 +20,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -42,10 +43,11 @@ def main(words: list[str] | None = None) -> int:
     if options.data_root is None or not (Path(options.data_root) / options.data).is_dir():
         print(f"skipped: {options.data} was not found; set THIRTYTWO_DATA or give --data-root")
         return 0
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that both trainings end as well
+    asked_to_end = threading.Event()  # so that both trainings end as well
+    signal.signal(signal.SIGTERM, lambda number, frame: asked_to_end.set())
     with tempfile.TemporaryDirectory(prefix="thirtytwo-turns-") as place:
         outs = {name: Path(place) / str(number) for number, name in enumerate((options.name, PORT))}
-        turns = take_turns({name: start(name, out, options) for name, out in outs.items()}, options.turn)
+        turns = take_turns({name: start(name, out, options) for name, out in outs.items()}, options.turn, asked_to_end)
         runs = {name: found(out) for name, out in outs.items()}
     means = {name: statistics.fmean(run["processor_seconds"] for run in all_of) for name, all_of in runs.items()}
     ratio = round(means[options.name] / means[PORT], 4)
@@ -94,11 +96,13 @@ def start(name: str, out: Path, options: argparse.Namespace) -> subprocess.Popen
     return process
 
 
-def take_turns(processes: Mapping[str, subprocess.Popen[bytes]], seconds: float) -> int:
+def take_turns(
+    processes: Mapping[str, subprocess.Popen[bytes]], seconds: float, asked_to_end: threading.Event | None = None
+) -> int:
     """Let one process at a time run until all have ended; returns the number of turns.
 
     Raises:
-        SystemExit: one of them failed.
+        SystemExit: one of them failed, or `asked_to_end` was set; all are ended.
     """
     turns = 0
     try:
@@ -108,6 +112,8 @@ def take_turns(processes: Mapping[str, subprocess.Popen[bytes]], seconds: float)
                 process.send_signal(signal.SIGCONT)
                 end = time.monotonic() + seconds
                 while process.poll() is None and time.monotonic() < end:
+                    if asked_to_end is not None and asked_to_end.is_set():
+                        raise SystemExit(128 + signal.SIGTERM)
                     time.sleep(min(0.05, seconds / 4))
                 if process.poll() is None:
                     process.send_signal(signal.SIGSTOP)
