@@ -8,26 +8,24 @@ from typing import Any, NamedTuple
 
 import torch
 from timm.optim import create_optimizer_v2, list_optimizers  # type: ignore[attr-defined]
-from timm.optim.muon import zeropower_via_newtonschulz
 from torch import Tensor, nn
 
 from thirtytwo.config.optimization import OptimizerSettings
 from thirtytwo.errors import RecipeError, UnknownNameError, did_you_mean
+from thirtytwo.training.orthogonalization import orthogonalize
 
 ROLES = ("filters", "stem_bias", "rest", "head")
 DECAYED = ("filters", "head")
 """Roles whose matrices have weight decay by default; matrices of other roles are embeddings."""
 TIMM_PREFIX = "timm_"
-NEWTON_SCHULZ_STEPS = 3
 NORM_FLOOR = 1e-12  # some networks have filters that start at zero
-NEWTON_SCHULZ_COEFFICIENTS = [(3.4445, -4.7750, 2.0315)]
 
 
 class MuonSGD(torch.optim.Optimizer):
     """Orthogonalized momentum for groups marked `muon`, Nesterov SGD with L2 decay for the others.
 
-    Muon after K. Jordan (2024, https://kellerjordan.github.io/posts/muon/), with timm's Newton–Schulz iteration;
-    `renormalise` keeps each filter bank at norm √out-channels as in arXiv 2404.00498's code for CIFAR-10.
+    Muon after K. Jordan (2024, https://kellerjordan.github.io/posts/muon/); `renormalise` keeps each filter bank at
+    norm √out-channels as in arXiv 2404.00498's code for CIFAR-10.
     """
 
     def __init__(self, groups: list[dict[str, Any]], arithmetic: torch.dtype = torch.float32) -> None:
@@ -66,7 +64,7 @@ class MuonSGD(torch.optim.Optimizer):
             parameter.mul_(len(parameter) ** 0.5 / parameter.norm().clamp(min=NORM_FLOOR))
         rows = direction.movedim(1, -1)  # (out, kernel, kernel, in): as channels-last filters lie in memory
         flat = rows.reshape(len(rows), -1)  # the order of columns does not change the result
-        step = zeropower_via_newtonschulz(flat, NEWTON_SCHULZ_STEPS, NEWTON_SCHULZ_COEFFICIENTS, dtype=self._arithmetic)
+        step = orthogonalize(flat, self._arithmetic)
         parameter.add_(step.reshape(rows.shape).movedim(-1, 1).to(parameter.dtype), alpha=-group["lr"])
 
     def _move_plain(self, parameter: Tensor, group: dict[str, Any]) -> None:
