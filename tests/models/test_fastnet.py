@@ -225,3 +225,19 @@ def test_tap_receives_the_maps() -> None:
     doubled = made.forward_with_tap(images, tap)
     assert torch.equal(seen[0], made.forward_features(images))
     torch.testing.assert_close(doubled, 2.0 * made(images))
+
+
+@pytest.mark.parametrize("pooling", ["max", "max+mean"])
+def test_gradients_of_pooling_have_the_layout_of_the_maps(pooling: str) -> None:
+    made = net(SMALL | {"pooling": pooling}).train()
+    values = torch.randn(5, 24, 3, 3)
+    outgoing = torch.randn(5, 24)
+    results = []
+    for layout in (torch.contiguous_format, torch.channels_last):
+        maps = values.contiguous(memory_format=layout).requires_grad_()
+        features = made.pool(maps)
+        (gradient,) = torch.autograd.grad(features, maps, outgoing)
+        assert gradient.is_contiguous(memory_format=layout)
+        results.append((features, gradient))
+    torch.testing.assert_close(*results)
+    torch.testing.assert_close(results[0][0], made.eval().pool(values))

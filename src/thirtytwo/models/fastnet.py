@@ -159,8 +159,12 @@ class FastNet(Network):
         return maps
 
     def pool(self, maps: Tensor) -> Tensor:
-        features = maps.amax(dim=(2, 3))
-        return features + maps.mean(dim=(2, 3)) if self.pooling == "max+mean" else features
+        places: tuple[int, ...] = (2, 3)
+        if self.training and maps.is_contiguous(memory_format=torch.channels_last):
+            # gradients of this view are channels-last too; others would slow down the backward pass of the last group
+            maps, places = maps.permute(0, 2, 3, 1).flatten(1, 2), (1,)
+        features = maps.amax(dim=places)
+        return features + maps.mean(dim=places) if self.pooling == "max+mean" else features
 
     def classify(self, features: Tensor) -> Tensor:
         logits: Tensor = self.head(features) * self.logit_scale
