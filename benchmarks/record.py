@@ -41,6 +41,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,7 @@ TRAINING = ("augment", "config", "data", "evaluation/scoring.py", "models", "ten
 
 
 def main() -> int:
+    source_hash()  # of what this process will import, whatever is changed while it runs
     options = parse(sys.argv[1:])
     if options.data_root is None or not (Path(options.data_root) / options.data).is_dir():
         print(f"skipped: {options.data} was not found; set THIRTYTWO_DATA or give --data-root")
@@ -371,8 +373,9 @@ def machine() -> dict[str, Any]:
     }
 
 
+@cache
 def source_hash() -> str:
-    """Hash of the source that decides how a training goes, and of the scripts."""
+    """Hash of the source that decides how a training goes, and of the scripts, as it was at the first call."""
     digest = hashlib.sha256()
     for file in sorted([*_sources(), *(HERE / name for name in SCRIPTS)]):
         digest.update(file.relative_to(HERE.parent).as_posix().encode() + b"\0" + file.read_bytes())

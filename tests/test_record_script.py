@@ -197,6 +197,17 @@ def test_steps(steps: Path) -> None:
         assert side["flops"] > 0
 
 
+def test_the_source_is_that_which_the_process_started_with(
+    record: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = record.source_hash()
+    record.source_hash.cache_clear()
+    monkeypatch.setattr(sys, "argv", ["record.py", "--data-root", str(tmp_path)])
+    assert record.main() == 0, "without data, it ends here"
+    monkeypatch.setattr(record, "SCRIPTS", ("record.py",))  # as if the source had changed meanwhile
+    assert record.source_hash() == before
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("on_path")
 def test_trainings_are_added_seed_by_seed(record: ModuleType, noise_cifar: Path, tmp_path: Path) -> None:
