@@ -1,17 +1,18 @@
 """Accuracy, time and memory of a recipe on CIFAR, run through the command line.
 
     python benchmarks/accuracy.py cifar10 [--recipe fast] [--seeds 0,1,2] [--data-root DIR] [--set key=value]...
-    python benchmarks/accuracy.py cifar10 --recipe thorough --take RUN [--take RUN]...
+    python benchmarks/accuracy.py cifar10 --recipe thorough --take RUN [--take RUN]... [--add]
 
 Trains once per seed in a new process, and writes metrics, wall time, peak memory, hardware and versions to
 `benchmarks/results/accuracy-<data>-<recipe>-<device>.json`. Run directories are kept under `--runs`. `--take` reads the
 metrics of finished runs instead, such as long ones that were resumed. Their time is the training time, without pauses
-between epochs but with pauses within an epoch.
+between epochs but with pauses within an epoch. `--add` keeps the results of other seeds that the file has already.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import resource
 import statistics
@@ -38,6 +39,7 @@ def main() -> int:
     parser.add_argument("--data-root", default=os.environ.get("THIRTYTWO_DATA"))
     parser.add_argument("--runs", type=Path, default=Path("runs"))
     parser.add_argument("--take", type=Path, action="append", default=[], metavar="RUN", help="do not train")
+    parser.add_argument("--add", action="store_true", help="keep the results of other seeds")
     options = parser.parse_args()
     if options.data is None or (options.data_root is None and not options.take):
         print("skipped: name cifar10 or cifar100, and set THIRTYTWO_DATA or give --data-root")
@@ -48,6 +50,10 @@ def main() -> int:
         runs = [measure(options, int(seed)) for seed in options.seeds.split(",")]
     device = runs[0]["device"]
     out = RESULTS / f"accuracy-{options.data}-{Path(options.recipe).stem}-{device}.json"
+    if options.add and out.is_file():
+        trained = {run["seed"] for run in runs}
+        kept = [run for run in json.loads(out.read_text("utf-8"))["runs"] if run["seed"] not in trained]
+        runs = sorted(kept + runs, key=lambda run: int(run["seed"]))
     write_json(out, {"what": __doc__.splitlines()[0], "n": len(runs), "summary": summary(runs), "runs": runs})
     print(out)
     return 0

@@ -46,13 +46,14 @@ def teacher_run(tmp_path_factory: pytest.TempPathFactory, tiny: SimpleNamespace)
     return run.path, fitted
 
 
-def read(path: Path) -> Teacher:
-    return read_teacher(str(path), CLASSES, *OWN, torch.device("cpu"))
+def read(path: Path, layout: torch.memory_format = torch.contiguous_format) -> Teacher:
+    return read_teacher(str(path), CLASSES, *OWN, torch.device("cpu"), memory_format=layout)
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("source", ["weights.safetensors", "model.onnx"])
 def test_teacher_logits_equal_the_run(
-    source: str, teacher_run: tuple[Path, Fitted], tiny: SimpleNamespace, tmp_path: Path
+    source: str, layout: torch.memory_format, teacher_run: tuple[Path, Fitted], tiny: SimpleNamespace, tmp_path: Path
 ) -> None:
     path, fitted = teacher_run
     run = tmp_path / "run"
@@ -62,7 +63,7 @@ def test_teacher_logits_equal_the_run(
     images = torch.from_numpy(tiny.images(12, seed=9).images)
     with torch.no_grad():
         expected = fitted.net(normalize(images, fitted.mean, fitted.std))
-    found = read(run).logits(normalize(images, *OWN))
+    found = read(run, layout).logits(normalize(images, *OWN))
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
     assert not found.requires_grad
 

@@ -46,6 +46,7 @@ def read_teacher(
     std: tuple[float, ...],
     device: torch.device,
     arithmetic: torch.dtype = torch.float32,
+    memory_format: torch.memory_format = torch.contiguous_format,
 ) -> Teacher:
     """Load the teacher of the run directory `path`, from its weights or else from its model.onnx.
 
@@ -56,13 +57,17 @@ def read_teacher(
         std: the student's channel standard deviations, on the same scale.
         device: device of the student.
         arithmetic: dtype of the teacher's forward pass.
+        memory_format: of the teacher's weights and maps.
 
     Raises:
         RunError: the run does not exist, is not finished, or is damaged.
         RecipeError: its classes are not the student's.
     """
     run = _open(path)
-    metadata, predict = _from_weights(run, device, arithmetic) if run.weights.is_file() else _from_onnx(run.onnx)
+    if run.weights.is_file():
+        metadata, predict = _from_weights(run, device, arithmetic, memory_format)
+    else:
+        metadata, predict = _from_onnx(run.onnx)
     _check_classes(run, metadata, classes)
     mean_rgb, std_rgb = (torch.tensor(values, device=device).view(3, 1, 1) for values in (mean, std))
     return Teacher(int(metadata["input_size"]), mean_rgb, std_rgb, predict)
@@ -100,15 +105,16 @@ def _check_classes(run: RunDir, metadata: Mapping[str, Any], classes: tuple[str,
 
 
 def _from_weights(
-    run: RunDir, device: torch.device, arithmetic: torch.dtype
+    run: RunDir, device: torch.device, arithmetic: torch.dtype, memory_format: torch.memory_format
 ) -> tuple[dict[str, Any], Callable[[Tensor], Tensor]]:
     tensors, metadata = read_run_weights(run)
-    net = build_trained(run, len(metadata["classes"]), tensors).requires_grad_(False).to(device)
+    net = build_trained(run, len(metadata["classes"]), tensors).requires_grad_(False)
+    net = net.to(device).to(memory_format=memory_format)
     mean_rgb, std_rgb = (torch.tensor(metadata[key], device=device).view(3, 1, 1) for key in ("mean", "std"))
 
     def predict(images: Tensor) -> Tensor:
         with torch.autocast(device.type, arithmetic, enabled=arithmetic != torch.float32):
-            found: Tensor = net((images - mean_rgb) / std_rgb)
+            found: Tensor = net(((images - mean_rgb) / std_rgb).contiguous(memory_format=memory_format))
         return found.float()
 
     return metadata, predict

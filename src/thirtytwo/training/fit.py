@@ -192,7 +192,8 @@ def build_training(
     net, mean, std = _prepare_network(initialized, recipe, train, pixels, hardware)
     teacher = None
     if settings.distill.run:
-        teacher = read_teacher(settings.distill.run, train.classes, mean, std, device, hardware.precision)
+        layout = hardware.memory_format
+        teacher = read_teacher(settings.distill.run, train.classes, mean, std, device, hardware.precision, layout)
     options: dict[str, Any] = {"pixels": pixels, "labels": labels, "mean": mean, "std": std, "recipe": recipe}
     options |= {"memory_format": hardware.memory_format, "classes": train.classes, "large": train.large}
     if pretrained:
