@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from thirtytwo.config.recipe import ModelSettings
-from thirtytwo.errors import RecipeError, ThirtytwoError
+from thirtytwo.errors import RecipeError, RunError, ThirtytwoError
 from thirtytwo.models.base import MODELS, Network, build_network, check_options, roles_by_kind
 from thirtytwo.workflows.prepare import prepare
 from thirtytwo.workflows.train import find_lr, train
@@ -114,6 +114,12 @@ def test_options_are_checked_before_the_data_is_read(
     with pytest.raises(ThirtytwoError) as error:
         prepare(str(tmp_path / "no such folder"), "digits", settings, "cpu", None)
     assert found in str(error.value)
+
+
+def test_a_teacher_is_looked_for_before_the_data_is_read(settings: dict[str, Any], tmp_path: Path) -> None:
+    settings |= {"train.distill.run": str(tmp_path / "no such run")}
+    with pytest.raises(RunError, match="train.distill.run.*no such run"):
+        prepare(str(tmp_path / "no such folder"), "digits", settings, "cpu", None)
 
 
 @pytest.mark.parametrize("architecture", ["resnet18", "convnext_atto", "vit_tiny_patch16_224", "tf_efficientnet_lite0"])

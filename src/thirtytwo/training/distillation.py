@@ -63,7 +63,7 @@ def read_teacher(
         RunError: the run does not exist, is not finished, or is damaged.
         RecipeError: its classes are not the student's.
     """
-    run = _open(path)
+    run = open_teacher(path)
     if run.weights.is_file():
         metadata, predict = _from_weights(run, device, arithmetic, memory_format)
     else:
@@ -75,13 +75,17 @@ def read_teacher(
 
 def check_teacher(path: str, classes: tuple[str, ...]) -> None:
     """Check the teacher of the run directory `path` without building its network; errors are as in `read_teacher`."""
-    run = _open(path)
+    run = open_teacher(path)
     metadata = read_run_weights(run)[1] if run.weights.is_file() else _from_onnx(run.onnx)[0]
     _check_classes(run, metadata, classes)
 
 
-def _open(path: str) -> RunDir:
-    """The run directory of a teacher, which has weights or a model file."""
+def open_teacher(path: str) -> RunDir:
+    """The run directory of a teacher, which has weights or a model file.
+
+    Raises:
+        RunError: there is no run, or its training did not finish.
+    """
     try:
         run = RunDir.open(path)
     except RunError as error:

@@ -33,7 +33,7 @@ from thirtytwo.models.base import check_options, preserve_modes, with_resolved_o
 from thirtytwo.models.ensemble import NAME as ENSEMBLE
 from thirtytwo.models.timm import fit_to_images
 from thirtytwo.rundir import RunDir
-from thirtytwo.training.distillation import check_teacher
+from thirtytwo.training.distillation import check_teacher, open_teacher
 from thirtytwo.training.fit import InitializedNetwork, initialize_network
 from thirtytwo.training.freezing import trained_until
 from thirtytwo.training.hardware import Hardware, choose_hardware
@@ -184,6 +184,7 @@ def _check_before_data(recipe: Recipe, where: str) -> ModelInfo | None:
 
     Raises:
         RecipeError: a setting is wrong.
+        RunError: the teacher's run does not exist, or did not finish.
         MissingExtraError: the library of a tracker is not installed.
         ThirtytwoError: an evaluator of another package cannot be imported.
     """
@@ -195,6 +196,8 @@ def _check_before_data(recipe: Recipe, where: str) -> ModelInfo | None:
     check_options(recipe.model)
     check_optimizer(recipe)
     check_augment(recipe.augment)
+    if recipe.train.distill.run:
+        open_teacher(recipe.train.distill.run)
     require_trackers(recipe)
     evaluators()  # imports those of other packages, which are used only after the training
     return calibration_run(recipe)
