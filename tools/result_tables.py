@@ -321,14 +321,15 @@ def _accuracy_row(name: str, result: dict[str, Any]) -> str:
     spread = interval(run["accuracy"]["ci95"], digits=2)
     if result["n"] > 1:
         spread = f"± {percent(summary['accuracy']['std'], 2)}"
-    hardware = run["hardware"]
-    place = hardware["gpu"] or f"{hardware['cores']} cores of {hardware['cpu']}"
+    places = list(dict.fromkeys(_machine(one["hardware"]) for one in result["runs"]))
     precision = next(choice["value"] for choice in run["choices"] if choice["what"] == "precision")
     minutes = (
         f"{summary['minutes_wall']:.0f}"
         if summary["minutes_wall"]
         else f"{summary['minutes_train']:.0f} (training only)"
     )
+    if len(places) > 1:
+        minutes = " and ".join(f"{one['seconds_train'] / 60:.0f}" for one in result["runs"]) + " (training only)"
     cells = [
         data,
         f"`{recipe}`",
@@ -336,9 +337,13 @@ def _accuracy_row(name: str, result: dict[str, Any]) -> str:
         percent(summary["accuracy_tta"]["mean"], 2),
         minutes,
         ", ".join(str(one["seed"]) for one in result["runs"]),
-        f"{place}, {precision}, {run['date']}",
+        f"{' and '.join(places)}, {precision}, {run['date']}",
     ]
     return "| " + " | ".join(cells) + " |"
+
+
+def _machine(hardware: dict[str, Any]) -> str:
+    return str(hardware["gpu"] or f"{hardware['cores']} cores of {hardware['cpu']}")
 
 
 def read_results(name: str) -> dict[str, Any]:
@@ -350,8 +355,7 @@ def read_results(name: str) -> dict[str, Any]:
 
 def measured_on(result: dict[str, Any]) -> str:
     """The machine and the date of a result that has its `hardware`."""
-    hardware = result["hardware"]
-    return f"{hardware['gpu'] or '{} cores of {}'.format(hardware['cores'], hardware['cpu'])}, {result['date']}"
+    return f"{_machine(result['hardware'])}, {result['date']}"
 
 
 def _same(runs: list[dict[str, Any]], key: str) -> str:
