@@ -6,12 +6,14 @@
 Trains once per seed in a new process, and writes metrics, wall time, peak memory, hardware and versions to
 `benchmarks/results/accuracy-<data>-<recipe>-<device>.json`. Run directories are kept under `--runs`. `--take` reads the
 metrics of finished runs instead, such as long ones that were resumed. Their time is the training time, without pauses
-between epochs but with pauses within an epoch. `--add` keeps the results of other seeds that the file has already.
+between epochs but with pauses within an epoch. `--add` keeps the results of other seeds that the file has
+already, of the same settings.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import os
 import resource
@@ -53,10 +55,22 @@ def main() -> int:
     if options.add and out.is_file():
         trained = {run["seed"] for run in runs}
         kept = [run for run in json.loads(out.read_text("utf-8"))["runs"] if run["seed"] not in trained]
+        if any(settings(run) != settings(runs[0]) for run in kept):
+            print(f"{out} holds results of other settings. Move it away, or leave out --add.", file=sys.stderr)
+            return 2
         runs = sorted(kept + runs, key=lambda run: int(run["seed"]))
     write_json(out, {"what": __doc__.splitlines()[0], "n": len(runs), "summary": summary(runs), "runs": runs})
     print(out)
     return 0
+
+
+def settings(run: dict[str, Any]) -> dict[str, Any]:
+    """The recipe of a run without what differs between its seeds and places."""
+    recipe = copy.deepcopy(run["recipe"])
+    for key in ("seed", "description"):
+        recipe.pop(key, None)
+    recipe["train"]["distill"].pop("run", None)
+    return recipe
 
 
 def measure(options: argparse.Namespace, seed: int) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Any, Literal, get_args, get_origin
 
 import classic_table
 import typer
-from result_tables import measured_on, read_results
+from result_tables import measured_on, read_results, seconds_by_machine
 
 import thirtytwo
 from thirtytwo.cli.main import app
@@ -121,8 +121,9 @@ def _of_accuracy(recipe: str, title: str, result: dict[str, Any]) -> str:
     run = result["runs"][0]
     ends = interval(run["accuracy"]["ci95"], digits=1) if result["n"] == 1 else ""
     accuracy = _accuracy(result["summary"]["accuracy"]["mean"], ends)
-    took = duration(run["seconds_train"])
-    return _row(f"`{recipe}`", title, accuracy, str(result["n"]), took, measured_on(run))
+    seconds = seconds_by_machine(result["runs"])
+    took, places = " and ".join(map(duration, seconds.values())), " and ".join(seconds)
+    return _row(f"`{recipe}`", title, accuracy, str(result["n"]), took, f"{places}, {run['date']}")
 
 
 def _accuracy(value: float, spread: str) -> str:

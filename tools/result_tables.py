@@ -2,6 +2,7 @@
 
 import json
 import re
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -321,15 +322,15 @@ def _accuracy_row(name: str, result: dict[str, Any]) -> str:
     spread = interval(run["accuracy"]["ci95"], digits=2)
     if result["n"] > 1:
         spread = f"± {percent(summary['accuracy']['std'], 2)}"
-    places = list(dict.fromkeys(_machine(one["hardware"]) for one in result["runs"]))
+    seconds = seconds_by_machine(result["runs"])
     precision = next(choice["value"] for choice in run["choices"] if choice["what"] == "precision")
     minutes = (
         f"{summary['minutes_wall']:.0f}"
         if summary["minutes_wall"]
         else f"{summary['minutes_train']:.0f} (training only)"
     )
-    if len(places) > 1:
-        minutes = " and ".join(f"{one['seconds_train'] / 60:.0f}" for one in result["runs"]) + " (training only)"
+    if len(seconds) > 1:
+        minutes = " and ".join(f"{took / 60:.0f}" for took in seconds.values()) + " (training only)"
     cells = [
         data,
         f"`{recipe}`",
@@ -337,9 +338,17 @@ def _accuracy_row(name: str, result: dict[str, Any]) -> str:
         percent(summary["accuracy_tta"]["mean"], 2),
         minutes,
         ", ".join(str(one["seed"]) for one in result["runs"]),
-        f"{' and '.join(places)}, {precision}, {run['date']}",
+        f"{' and '.join(seconds)}, {precision}, {run['date']}",
     ]
     return "| " + " | ".join(cells) + " |"
+
+
+def seconds_by_machine(runs: list[dict[str, Any]]) -> dict[str, float]:
+    """Median seconds of training on each machine."""
+    found: dict[str, list[float]] = {}
+    for run in runs:
+        found.setdefault(_machine(run["hardware"]), []).append(run["seconds_train"])
+    return {machine: statistics.median(seconds) for machine, seconds in found.items()}
 
 
 def _machine(hardware: dict[str, Any]) -> str:

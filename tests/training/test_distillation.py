@@ -63,7 +63,13 @@ def test_teacher_logits_equal_the_run(
     images = torch.from_numpy(tiny.images(12, seed=9).images)
     with torch.no_grad():
         expected = fitted.net(normalize(images, fitted.mean, fitted.std))
-    found = read(run, layout).logits(normalize(images, *OWN))
+    teacher = read(run, layout)
+    layouts = []
+    with torch.nn.modules.module.register_module_forward_pre_hook(
+        lambda module, inputs: layouts.append(inputs[0].is_contiguous(memory_format=layout))
+    ):
+        found = teacher.logits(normalize(images, *OWN))
+    assert layouts[:1] == ([True] if source == "weights.safetensors" else [])
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
     assert not found.requires_grad
 

@@ -117,7 +117,7 @@ def test_options_are_checked_before_the_data_is_read(
 
 
 def test_a_teacher_is_looked_for_before_the_data_is_read(settings: dict[str, Any], tmp_path: Path) -> None:
-    settings |= {"train.distill.run": str(tmp_path / "no such run")}
+    settings |= {"model.name": "fastnet", "train.distill.run": str(tmp_path / "no such run")}
     with pytest.raises(RunError, match="train.distill.run.*no such run"):
         prepare(str(tmp_path / "no such folder"), "digits", settings, "cpu", None)
 
