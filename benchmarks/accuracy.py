@@ -6,8 +6,8 @@
 Trains once per seed in a new process, and writes metrics, wall time, peak memory, hardware and versions to
 `benchmarks/results/accuracy-<data>-<recipe>-<device>.json`. Run directories are kept under `--runs`. `--take` reads the
 metrics of finished runs instead, such as long ones that were resumed. Their time is the training time, without pauses
-between epochs but with pauses within an epoch. `--add` keeps the results of other seeds that the file has
-already, of the same settings.
+between epochs but with pauses within an epoch. `--add` keeps the results of other seeds with the
+same settings that are in the file already.
 """
 
 from __future__ import annotations
@@ -56,7 +56,8 @@ def main() -> int:
         trained = {run["seed"] for run in runs}
         kept = [run for run in json.loads(out.read_text("utf-8"))["runs"] if run["seed"] not in trained]
         if any(settings(run) != settings(runs[0]) for run in kept):
-            print(f"{out} holds results of other settings. Move it away, or leave out --add.", file=sys.stderr)
+            fix = "Move it away and give the new runs with --take."
+            print(f"{out} holds results of other settings. {fix}", file=sys.stderr)
             return 2
         runs = sorted(kept + runs, key=lambda run: int(run["seed"]))
     write_json(out, {"what": __doc__.splitlines()[0], "n": len(runs), "summary": summary(runs), "runs": runs})
@@ -69,7 +70,7 @@ def settings(run: dict[str, Any]) -> dict[str, Any]:
     recipe = copy.deepcopy(run["recipe"])
     for key in ("seed", "description"):
         recipe.pop(key, None)
-    recipe["train"]["distill"].pop("run", None)
+    recipe["train"].get("distill", {}).pop("run", None)
     return recipe
 
 
