@@ -6,8 +6,8 @@
 Trains once per seed in a new process, and writes metrics, wall time, peak memory, hardware and versions to
 `benchmarks/results/accuracy-<data>-<recipe>-<device>.json`. Run directories are kept under `--runs`. `--take` reads the
 metrics of finished runs instead, such as long ones that were resumed. Their time is the training time, without pauses
-between epochs but with pauses within an epoch. `--add` keeps the results of other seeds with the
-same settings that are in the file already.
+between epochs but with pauses within an epoch. `--add` keeps the results of other seeds with the same settings that
+are in the file already; teachers of distillation are not compared, so pass the same one.
 """
 
 from __future__ import annotations
@@ -109,8 +109,15 @@ def read(run: RunDir, seconds: float | None) -> dict[str, Any]:
         "choices": environment["choices"],
         "versions": environment["versions"],
         "recipe": recipe.model_dump(mode="json", exclude_none=True),
+        "start_accuracy": _accuracy_of(recipe.transfer.pretrained),
         "date": environment["finished"][:10],
     }
+
+
+def _accuracy_of(start: str) -> float | None:
+    """Test accuracy of the run that a training starts from; None where it starts from other weights or from none."""
+    metrics = RunDir(Path(start)).metrics
+    return json.loads(metrics.read_text("utf-8"))["accuracy"]["value"] if start and metrics.is_file() else None
 
 
 def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:

@@ -62,7 +62,8 @@ def recipe_guide() -> str:
     ]
     text = """
 Times are those of training, on the hardware that the row names; for photographs, from start to report. Some trainings
-had pauses or others beside them, so they would take less time alone: the head of each recipe's file says so."""
+had pauses or others beside them, so they would take less time alone: the head of each recipe's file says so.
+± is the standard deviation over the draws."""
     return "\n".join([*head, *rows, text]) + "\n"
 
 
@@ -87,7 +88,7 @@ def _of_few_shot() -> list[str]:
     result, rows = read_results("fewshot"), []
     for task in result["unseen_half"]:
         what = f"TrashNet, {task['images_per_class']} images per class"
-        spread = f"± {percent(task['accuracy_sd'], 1)}"
+        spread = f"± {100 * task['accuracy_sd']:.1f} points"
         rows.append(
             _row(
                 "`thirtytwo teach`",
@@ -123,7 +124,9 @@ def _of_accuracy(recipe: str, title: str, result: dict[str, Any]) -> str:
     accuracy = _accuracy(result["summary"]["accuracy"]["mean"], ends)
     seconds = seconds_by_machine(result["runs"])
     took, places = " and ".join(map(duration, seconds.values())), " and ".join(seconds)
-    return _row(f"`{recipe}`", title, accuracy, str(result["n"]), took, f"{places}, {run['date']}")
+    start = run.get("start_accuracy")
+    name = f"`{recipe}`" + (f", from a run with {percent(start, 1)}" if start is not None else "")
+    return _row(name, title, accuracy, str(result["n"]), took, f"{places}, {run['date']}")
 
 
 def _accuracy(value: float, spread: str) -> str:
