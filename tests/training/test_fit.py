@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ from torch.nn import functional as F
 
 from thirtytwo.config.recipe import Recipe
 from thirtytwo.data.channels import channel_statistics
+from thirtytwo.data.types import ImageSet
 from thirtytwo.errors import DivergedError, OutputError, RunError
 from thirtytwo.models.base import build_network
 from thirtytwo.rundir import RunDir
@@ -24,7 +26,8 @@ from thirtytwo.tensors import normalize, to_device
 from thirtytwo.training import callbacks
 from thirtytwo.training.batches import TrainingBatches
 from thirtytwo.training.callbacks import HISTORY_COLUMNS, HistoryCallback
-from thirtytwo.training.fit import Fitted
+from thirtytwo.training.fit import Fitted, fit
+from thirtytwo.training.hardware import choose_hardware
 from thirtytwo.training.module import ClassifierModule
 
 AUGMENTED: dict[str, Any] = {
@@ -101,6 +104,29 @@ def test_of_many_short_epochs_not_every_one_is_logged(
     logged = [line.split()[1] for line in capsys.readouterr().err.splitlines() if line.startswith("epoch ")]
     assert logged == ["1/8", "8/8"]
     assert len(RunDir(tmp_path / "run").read_history()) == 8
+
+
+def test_time_left_counts_the_larger_images_of_later_steps(
+    train: Train, tiny: SimpleNamespace, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a step takes a second for each pixel of its images, the time left is right at any step."""
+    clock = [0.0]
+    plain = HistoryCallback.on_train_batch_end
+
+    def on_train_batch_end(self: HistoryCallback, trainer: Any, module: Any, outputs: Any, batch: Any, at: int) -> None:
+        clock[0] += batch[0].shape[-1] ** 2
+        plain(self, trainer, module, outputs, batch, at)
+
+    monkeypatch.setattr(HistoryCallback, "on_train_batch_end", on_train_batch_end)
+    monkeypatch.setattr(callbacks.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(callbacks, "duration", lambda seconds: f"{seconds:.1f}")
+    monkeypatch.setattr(callbacks, "PLAIN_LINE_SECONDS", 0.0)
+    stages = [{"size": 8, "until": 0.5}, {"size": 12, "until": 0.75}]
+    train("run", tiny.recipe(schedule__epochs=4, schedule__batch_size=12, schedule__resolution=stages), show=True)
+    lines = [line for line in capsys.readouterr().err.splitlines() if " left" in line]
+    pixels = [8**2] * 8 + [12**2] * 4 + [16**2] * 4
+    expected = [sum(pixels[done:]) for done in range(1, 17) if done % 4 != 1]  # the first step of an epoch has no line
+    assert [float(line.split("about ")[1].split()[0]) for line in lines] == pytest.approx(expected)
 
 
 def test_history_has_the_learning_rate_of_the_last_step_not_of_the_next(
@@ -359,6 +385,22 @@ def test_labels_go_with_their_images(tiny: SimpleNamespace) -> None:
         for image, label in zip(data, labels, strict=True):
             (place,) = [number for number in range(48) if torch.equal(plain[number], image)]
             assert int(label) == images.labels[place]
+
+
+def test_images_from_start_to_end_initialize_the_network(
+    tiny: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Images of a folder are sorted by class: the first ones would be of a few classes."""
+    few = tiny.images(12)
+    images = ImageSet(few.images.repeat(4, axis=0), few.labels.repeat(4), few.classes, np.arange(48))
+    recipe = tiny.recipe(schedule__epochs=1)
+    stems = []
+    for count in (48, 12):
+        monkeypatch.setattr("thirtytwo.training.fit.PREPARE_IMAGES", count)
+        run = RunDir.create(tmp_path / str(count))
+        fitted = fit(recipe, images, None, run, choose_hardware(recipe.train, "cpu"), show=False)
+        stems.append(fitted.net.get_parameter("stem.weight").detach())
+    torch.testing.assert_close(stems[1], stems[0])
 
 
 @pytest.mark.parametrize("name", ["sgd", "muon"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from statistics import median
 
 from thirtytwo.config.recipe import Recipe
@@ -71,15 +72,8 @@ def progress_of(history: Sequence[Mapping[str, float]], recipe: Recipe, since: f
         )
         return Progress(done, epochs, None, reason)
     first = max(min(1, done - 1) if alone else head, done - _RECENT)
-    rate = median(row["seconds"] / _cost(recipe, first + at) for at, row in enumerate(history[first:done]))
-    left = sum(rate * _cost(recipe, epoch) for epoch in range(done, epochs))
+    work = [recipe.work_done(epoch) for epoch in range(first, done + 1)]
+    shares = [end - start for start, end in pairwise(work)]
+    whole = median(row["seconds"] / share for row, share in zip(history[first:done], shares, strict=True))
+    left = whole * (1 - work[-1])
     return Progress(done, epochs, max(0.0, left - since) if done < epochs else 0.0)
-
-
-def _cost(recipe: Recipe, epoch: int) -> float:
-    """Relative time of an epoch, counted from 0: the pixels of its images."""
-    full = recipe.data.image_size
-    head = recipe.head_epochs if recipe.transfer.pretrained else 0
-    share = (epoch - head + 0.5) / max(1, recipe.schedule.epochs - head)
-    size = next((stage.size for stage in recipe.schedule.resolution if share < stage.until), full)
-    return 1.0 if isinstance(size, str) or isinstance(full, str) else (size / full) ** 2

@@ -35,7 +35,8 @@ class OptimizerSettings(Settings):
     """Nesterov momentum of biases, normalization parameters and the last linear layer; `muon` and `sgd` only."""
     weight_decay: float = Field(0.0, ge=0, le=1000)
     """Weight decay. With `muon` and `sgd`: the fraction subtracted per image, at the peak learning rate, from each
-    weight that SGD updates. With timm's optimizers: their own weight decay, of filters and linear layers without
+    weight that SGD updates; as part of the gradient it goes through the momentum, which multiplies it by 1 / (1 −
+    momentum) in the long run. With timm's optimizers: their own weight decay, of filters and linear layers without
     biases."""
     decay_all: bool = False
     """Apply weight decay to biases and normalization parameters as well; timm's optimizers only."""
@@ -115,6 +116,22 @@ class ScheduleSettings(Settings):
     part of the network, or one member of a list of parts, such as a block. Their learning rate follows the whole
     schedule within their own steps (arXiv 1706.04983). BatchNorm of frozen layers still uses the statistics of each
     batch. Both values increase from stage to stage; not for training from pretrained weights."""
+
+    def size_at(self, progress: float, full: int) -> int:
+        """Side of the training images, in pixels, after the fraction `progress` of all steps; `full` at the end."""
+        return next((min(stage.size, full) for stage in self.resolution if progress < stage.until), full)
+
+    def work_at(self, progress: float, full: int) -> float:
+        """Share of a training's work up to the fraction `progress` of its steps, 0 to 1, by the pixels of images."""
+
+        def pixels(end: float) -> float:
+            total = start = 0.0
+            for until in (*(stage.until for stage in self.resolution), 1.0):
+                total += max(0.0, min(until, end) - start) * self.size_at(start, full) ** 2
+                start = until
+            return total
+
+        return pixels(progress) / pixels(1.0)
 
     @model_validator(mode="after")
     def _check_stage_order(self) -> ScheduleSettings:

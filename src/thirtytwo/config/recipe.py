@@ -285,6 +285,18 @@ class Recipe(Settings):
         """Number of epochs, from the first, in which only the head is trained, if weights are transferred."""
         return round(self.transfer.head_until * self.schedule.epochs)
 
+    def work_done(self, epochs: float) -> float:
+        """Share of a training's work after so many epochs, 0 to 1, by the pixels of its images.
+
+        Epochs of transfer learning in which only the head is trained do not count, unless all are.
+        """
+        head = self.head_epochs if self.transfer.pretrained else 0
+        if head >= self.schedule.epochs:
+            return epochs / self.schedule.epochs
+        progress = max(0.0, (epochs - head) / (self.schedule.epochs - head))
+        full = self.data.image_size
+        return progress if isinstance(full, str) else self.schedule.work_at(progress, full)
+
     def to_toml(self) -> str:
         """The recipe as TOML text; `config.resolve.read_recipe` reads it back unchanged."""
         import tomlkit  # only where a recipe is written: reading one must not take longer

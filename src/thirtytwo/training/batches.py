@@ -170,11 +170,7 @@ class TrainingBatches(Batches):
 
     def size_at(self, progress: float) -> int:
         """Side of the training images, in pixels, after the fraction `progress` of all steps."""
-        full = int(self._pixels.shape[1])
-        for stage in self._recipe.schedule.resolution:
-            if progress < stage.until:
-                return min(stage.size, full)
-        return full
+        return self._recipe.schedule.size_at(progress, int(self._pixels.shape[1]))
 
     def batch(self, positions: Tensor, epoch: int, step: int) -> tuple[Tensor, Tensor]:
         """Augmented images and labels at `positions` int64 `(B,)`, which is on the CPU; deterministic for each step.

@@ -17,7 +17,7 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
-from thirtytwo.config.recipe import MONITORS
+from thirtytwo.config.recipe import MONITORS, Recipe
 from thirtytwo.errors import DivergedError
 from thirtytwo.io import atomic_write
 from thirtytwo.progress import Bar, open_bar
@@ -63,9 +63,8 @@ class HistoryCallback(lightning.Callback):
         self,
         run: RunDir,
         total_steps: int,
-        epochs: int,
+        recipe: Recipe,
         *,
-        accumulate: int = 1,
         cached_epochs: int = 0,
         show: bool = True,
         should_stop: Callable[[Mapping[str, float]], bool] | None = None,
@@ -73,8 +72,8 @@ class HistoryCallback(lightning.Callback):
         trackers: Trackers | None = None,
     ) -> None:
         self.rows: list[dict[str, float]] = []
-        self._run, self._total_steps, self._epochs = run, total_steps, epochs
-        self._accumulate, self._cached_epochs = accumulate, cached_epochs
+        self._run, self._total_steps, self._recipe = run, total_steps, recipe
+        self._epochs, self._cached_epochs = recipe.schedule.epochs, cached_epochs
         self._first_epoch = 0
         self._show = show
         self._should_stop = should_stop
@@ -105,7 +104,7 @@ class HistoryCallback(lightning.Callback):
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         self._first_epoch = trainer.current_epoch
         if self._show:
-            self._bar = open_bar("epoch", self._total_steps, done=trainer.global_step)
+            self._bar = open_bar("epoch", self._total_steps, done=self._done(trainer.current_epoch))
 
     def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         self._sums, self._batches, self._images = None, 0, 0
@@ -166,7 +165,7 @@ class HistoryCallback(lightning.Callback):
         if self._should_stop is not None and self._should_stop(row):
             trainer.should_stop = True
         if self._bar is not None:
-            self._bar.update(trainer.global_step, title=self._epoch_title(row["epoch"]), text=_metrics(row))
+            self._bar.update(self._done(row["epoch"]), title=self._epoch_title(row["epoch"]), text=_metrics(row))
         elif self._show:
             self._log_epoch(row, last=trainer.should_stop or row["epoch"] == self._epochs)
 
@@ -206,24 +205,31 @@ class HistoryCallback(lightning.Callback):
         rate = self._images / max(time.perf_counter() - self._epoch_start, 1e-9)
         metrics = f"loss {loss:.3f}  accuracy {percent(accuracy)}  {rate:,.0f} images/s"
         title = self._epoch_title(trainer.current_epoch + 1)
+        epochs = trainer.current_epoch + self._batches / trainer.num_training_batches
         if self._bar is not None:
-            self._bar.update(trainer.global_step, title=title, text=metrics)
+            self._bar.update(self._done(epochs), title=title, text=metrics)
             return
-        log_line(f"{title}  {metrics}{self._time_left(trainer, rate)}")
+        log_line(f"{title}  {metrics}{self._time_left(trainer, epochs)}")
+
+    def _done(self, epochs: float) -> int:
+        """How far the bar is after so many epochs, in steps: by the work that they take, where all are of one kind."""
+        transferred = self._recipe.transfer.pretrained
+        share = epochs / self._epochs if transferred else self._recipe.work_done(epochs)
+        return round(share * self._total_steps)
 
     def _epoch_title(self, epoch: float) -> str:
         return f"epoch {epoch:.0f}/{self._epochs}"
 
-    def _time_left(self, trainer: lightning.Trainer, rate: float) -> str:
-        """The time left by the images per second of this epoch; empty where later epochs have another rate."""
+    def _time_left(self, trainer: lightning.Trainer, epochs: float) -> str:
+        """The time left after so many epochs, by the time of this one so far; empty where later ones are unlike it."""
         module, epoch = trainer.lightning_module, trainer.current_epoch
         computes_features = epoch == self._first_epoch and epoch < self._cached_epochs
         other_stage = isinstance(module, ClassifierModule) and epoch < module.first_epochs < self._epochs
         if computes_features or other_stage:
             return ""
-        steps = self._total_steps - trainer.global_step
-        left = steps * self._accumulate * (self._images / max(self._batches, 1)) / max(rate, 1e-9)
-        return f"  about {duration(left)} left"
+        work_done = self._recipe.work_done
+        taken = (time.perf_counter() - self._epoch_start) / (work_done(epochs) - work_done(epoch))
+        return f"  about {duration(taken * (1 - work_done(epochs)))} left"
 
 
 def log_line(text: str) -> None:

@@ -50,6 +50,7 @@ from thirtytwo.training.transfer import (
 )
 
 PREPARE_IMAGES = 5000
+"""Images that initialize a network, such as a whitening stem; spread over all, since folders are sorted by class."""
 _CHECKPOINT_KEYS = {"state_dict", "epoch", "global_step", "loops", "callbacks", "optimizer_states", "lr_schedulers"}
 
 
@@ -159,8 +160,7 @@ def fit(
     ):
         options: dict[str, Any] = {"show": show, "should_stop": should_stop, "meter": meter, "trackers": opened}
         options["cached_epochs"] = batches.cached_epochs
-        schedule = recipe.schedule
-        history = HistoryCallback(run, loop.steps, schedule.epochs, accumulate=schedule.accumulate, **options)
+        history = HistoryCallback(run, loop.steps, recipe, **options)
         trainer = _trainer(recipe, run, hardware, [history, *callbacks, *_checkpoints(recipe, run, val is not None)])
         _run_trainer(trainer, loop, batches, val_batches, run, resume)
     current().parted.set()
@@ -229,8 +229,15 @@ def _prepare_network(
     if start is None:
         torch.manual_seed(generator_for(recipe.seed, 0, "weights").initial_seed())
         if type(net).prepare is not Network.prepare:
-            net.prepare(normalize(pixels[:PREPARE_IMAGES], mean, std))
+            net.prepare(normalize(_spread(pixels, PREPARE_IMAGES), mean, std))
     return net, mean, std
+
+
+def _spread(pixels: Tensor, count: int) -> Tensor:
+    """At most `count` images at even distances."""
+    if len(pixels) <= count:
+        return pixels
+    return pixels[torch.arange(count, device=pixels.device) * len(pixels) // count]
 
 
 def _run_trainer(

@@ -122,7 +122,7 @@ def _own_group(
     group["momentum"] = settings.momentum if filters else settings.momentum_rest
     if muon:
         return group | {"renormalise": settings.renormalise}
-    # at peak learning rate, a step subtracts exactly the share `settings.weight_decay`, summed over the batch
+    # at peak learning rate and without momentum, a step subtracts the share `settings.weight_decay` for each image
     return group | {"weight_decay": settings.weight_decay * batch_size / lr}
 
 
