@@ -15,12 +15,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import uvicorn
 from fastapi.testclient import TestClient
 from pydantic import ValidationError
 
 from thirtytwo.images.decode import load_image
 from thirtytwo.inference.classifier import UnreadableImage
 from thirtytwo.inference.model_file import read_info
+from thirtytwo.machine import listen
 from thirtytwo.serve.limits import DecodingMemory, RequestLimits
 from thirtytwo.serve.schemas import Problem
 from thirtytwo.serve.settings import ServeSettings
@@ -270,6 +272,32 @@ def test_an_answer_that_takes_too_long(held: SimpleNamespace, make: SimpleNamesp
     assert "0.3 s" in problem.json()["detail"]
     assert "retry-after" in problem.headers
     assert client.service.limits.images == 0
+
+
+def test_images_of_a_client_that_is_gone_leave_the_queue(held: SimpleNamespace, make: SimpleNamespace) -> None:
+    client = held.start()
+    server = uvicorn.Server(uvicorn.Config(client.app, lifespan="off", log_level="critical"))
+    data = make.image()
+    head = f"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: {len(data)}\r\n\r\n"
+
+    def wait_until(holds: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + 20
+        while not holds() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert holds()
+
+    with listen("127.0.0.1", 0) as listener:
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        wait_until(lambda: server.started)
+        with socket.create_connection(listener.getsockname(), timeout=20) as connection:
+            connection.sendall(head.encode() + data)
+            wait_until(lambda: client.service.limits.images == 1)
+        wait_until(lambda: client.service.limits.images == 0)
+        held.go.set()
+        server.should_exit = True
+        thread.join(20)
+    assert 'path="/predict",status="500"' not in client.get("/metrics").text
 
 
 # Over a socket: bodies that are rejected before or while they are sent

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import base64
 import io
 import json
@@ -65,6 +66,27 @@ def test_many_files_keep_their_order(client: TestClient, make: SimpleNamespace, 
     assert [(entry["file"], entry["top"]) for entry in found] == [
         (f"{number}.png", colours[number % 3]) for number in range(count)
     ]
+
+
+def test_the_last_files_do_not_wait_for_the_first(
+    start_plain: Start, make: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files are decoded in groups; here the first group is ready only after the last has started."""
+    client = start_plain(threads=2)
+    decoder = client.service.decoder  # type: ignore[attr-defined]
+    decode, last = decoder.decode, asyncio.Event()
+
+    async def in_turn(uploads: Any, info: Any, view: bool) -> Any:
+        if len(uploads) < 3:
+            last.set()
+        await asyncio.wait_for(last.wait(), 5)
+        return await decode(uploads, info, view)
+
+    monkeypatch.setattr(decoder, "decode", in_turn)
+    colours = [("red", "green", "blue")[number % 3] for number in range(18)]
+    files = [(f"{number}.png", make.image(colour)) for number, colour in enumerate(colours)]
+    entries = client.post("/predict", files=make.parts(*files)).json()
+    assert [entry["top"] for entry in entries] == colours
 
 
 @pytest.mark.long
@@ -340,12 +362,13 @@ def test_other_paths_and_methods(client: TestClient, method: str, path: str, sta
 def test_a_bug_is_a_problem_without_inner_details(
     start_plain: Start, make: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    client = start_plain()
+    client = start_plain(root_path="/images")
     served = client.service.models["colours"]  # type: ignore[attr-defined]
     monkeypatch.setattr(served.classifier, "classify", lambda pixels, top: 1 / 0)
     problem = client.post("/predict", files=make.parts(("a.png", make.image())))
     assert problem.status_code == 500
     assert problem.headers["content-type"] == "application/problem+json"
+    assert problem.json()["type"] == "/images/docs#bug"
     assert "division" not in problem.text
     counted = 'thirtytwo_requests_total{method="POST",path="/predict",status="500"} 1.0'
     assert counted in client.get("/metrics").text

@@ -161,7 +161,6 @@ class _Instrumentation:
             await self._app(routed, receive, send_counted)
         except Exception:
             if not response_started:
-                await Problem("bug", "The request failed because of a bug in the service.").response()(
-                    scope, receive, send_counted
-                )
+                bug = Problem("bug", "The request failed because of a bug in the service.")
+                await bug.response(routed["root_path"])(scope, receive, send_counted)
             raise  # for the log

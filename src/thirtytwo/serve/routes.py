@@ -12,6 +12,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, FastAPI, Query, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import ValidationError
+from starlette.requests import ClientDisconnect
 from starlette.responses import FileResponse, RedirectResponse, Response
 from starlette.routing import Route
 from starlette.staticfiles import StaticFiles
@@ -44,6 +45,8 @@ PAGE_POLICY = (
 )
 """Content-Security-Policy of /docs; Swagger UI sets styles of elements and embeds its icons."""
 
+_WATCH_AFTER = 0.5
+"""Seconds from the end of a request's body until its connection is watched."""
 _MULTIPART_SCHEMA = {
     "type": "object",
     "properties": {"files": {"type": "array", "items": {"type": "string", "format": "binary"}, "minItems": 1}},
@@ -228,17 +231,51 @@ def _problem_responses(*kinds: str) -> dict[int | str, dict[str, Any]]:
     return responses
 
 
+class _Watch:
+    """Cancels the task of a request whose client is gone, so that its images leave the queue.
+
+    It starts to watch only where the prediction takes long, since most requests are answered before.
+    """
+
+    def __init__(self, request: Request) -> None:
+        self._request, self._task = request, asyncio.current_task()
+        self._timer: asyncio.TimerHandle | None = None
+        self._watcher: asyncio.Task[None] | None = None
+        self.gone = False
+
+    def start(self) -> None:
+        """Watch from now on; the body must be complete."""
+        self._timer = asyncio.get_running_loop().call_later(_WATCH_AFTER, self._begin)
+
+    def stop(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._watcher is not None:
+            self._watcher.cancel()
+
+    def _begin(self) -> None:
+        self._watcher = asyncio.create_task(self._wait())
+
+    async def _wait(self) -> None:
+        while (await self._request.receive())["type"] != "http.disconnect":
+            pass
+        if self._task is not None:
+            self.gone = self._task.cancel()
+
+
 async def _predict(service: Backend, request: Request, parameters: PredictParameters) -> list[dict[str, Any]]:
     top, heatmap = parameters.top, parameters.heatmap
     name = await service.find(parameters.model, heatmap=heatmap)
     service.limits.check()
     received = False
+    watch = _Watch(request)
 
     async def uploads() -> AsyncIterator[Any]:
         nonlocal received
         async for upload in read_uploads(request, service.settings, reservation):
             yield upload
         received = True
+        watch.start()
 
     seconds = service.settings.timeout
     with service.limits.reservation() as reservation:
@@ -249,7 +286,13 @@ async def _predict(service: Backend, request: Request, parameters: PredictParame
             logger.error("%s", error)
             detail = "A probability that the model computes for these images is not a number."
             raise Problem("broken-model", detail) from None
+        except asyncio.CancelledError:
+            if not watch.gone:
+                raise
+            raise ClientDisconnect from None
         except TimeoutError:
             if not received:
                 raise Problem("too-slow", f"The upload was not complete after {seconds:g} s.") from None
             raise service.limits.problem("timed-out", f"The prediction was not complete after {seconds:g} s.") from None
+        finally:
+            watch.stop()
