@@ -37,6 +37,8 @@ INTERVAL = 0.005
 MOST_COSTS = 8
 OTHER = "other"
 INTERRUPTED = 130
+_OF_THE_ENVIRONMENT = {"_distutils_hack", "sitecustomize", "usercustomize", "_virtualenv"}
+"""Modules that Python runs at its start, before any statement."""
 """Exit code of a service that is stopped by a signal."""
 INSIDE = "--inside"
 """First argument of a process that samples itself."""
@@ -152,7 +154,7 @@ def _import_times(statement: str) -> Counter[str]:
         own, _, name = line.removeprefix("import time:").split("|")
         if own.strip().isdigit():
             root = name.strip().partition(".")[0]
-            seconds["Python" if root in sys.stdlib_module_names else root] += int(own) / 1e6  # type: ignore[assignment]
+            seconds["Python" if root in sys.stdlib_module_names | _OF_THE_ENVIRONMENT else root] += int(own) / 1e6  # type: ignore[assignment]
     return seconds
 
 
@@ -347,9 +349,9 @@ def _ranked(seconds: Counter[str]) -> dict[str, Any]:
     """The largest costs in seconds, the rest as `other`, and their sum."""
     first = [pair for pair in seconds.most_common() if pair[0] != OTHER][:MOST_COSTS]
     total = sum(seconds.values())
-    shown = {name: round(value, 3) for name, value in first}
-    rest = round(total - sum(value for _, value in first), 3)
-    return {"seconds": shown | ({OTHER: rest} if rest > 0 else {}), "total": round(total, 3)}
+    shown = {name: round(value, 4) for name, value in first}
+    rest = round(total - sum(value for _, value in first), 4)
+    return {"seconds": shown | ({OTHER: rest} if rest > 0 else {}), "total": round(total, 4)}
 
 
 if __name__ == "__main__":
