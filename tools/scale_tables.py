@@ -19,6 +19,9 @@ STATIONS = {
 }
 """What limits a process of the service."""
 
+NEARLY_IDLE = 0.05
+"""Cores that other programs use on a machine that is otherwise idle, such as the system's own."""
+
 
 def scale_stages() -> str:
     """Seconds of each stage for an image."""
@@ -120,6 +123,8 @@ def scale_checks() -> str:
     others = [row["others"] for row in result["checks"]]
     end = "waited for these" if result["machine"]["runs_first"] else "are simulated too"
     note = f"Other programs, which used {min(others):.1f} to {max(others):.1f} cores meanwhile, {end}."
+    if max(others) < NEARLY_IDLE:
+        note = "No other program ran meanwhile."
     return "\n".join(lines) + f"\n\n{_errors(result['checks'])} {note}\n{_place(result)}.\n"
 
 

@@ -28,6 +28,27 @@ def costs_predict() -> str:
     return _costs("predict", "`thirtytwo predict` for")
 
 
+def predict_folder() -> str:
+    """Photographs a second of `predict` and of a plain script."""
+    result = read_results("photo_speed")
+    models = {name: found for name, found in result.get("models", {}).items() if "draft" in found["images_per_second"]}
+    if not models:
+        return NOTHING
+    lines = [
+        "| model | plain script | plain script with `draft` | `thirtytwo predict` | of the script with `draft` |",
+        "| --- | ---: | ---: | ---: | ---: |",
+    ]
+    for name, found in models.items():
+        rates = (f"{found['median_images_per_second'][side]:,.0f}" for side in ("plain", "draft", "predict"))
+        cells = [f"`{name}`, {found['input_size']} pixels", *rates, f"**{found['ratio']['predict']:.2f}**"]
+        lines.append(f"| {' | '.join(cells)} |")
+    places = ", ".join(sorted({f"{_cores(found)} of {found['hardware']['cpu']}" for found in models.values()}))
+    date = max(found["date"] for found in models.values())[:10]
+    pixels = " × ".join(map(str, result["pixels"]))
+    text = f"{result['images']:,} JPEGs of {pixels} pixels, medians of {result['n']} rounds; {places}, {date}."
+    return "\n".join([*lines, "", text]) + "\n"
+
+
 def costs_serve() -> str:
     """The largest costs of the service under load."""
     return _costs("serve", "requests with")

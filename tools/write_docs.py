@@ -227,6 +227,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "published-options": published_options,
     "costs-import": speed_tables.costs_import,
     "costs-predict": speed_tables.costs_predict,
+    "predict-folder": speed_tables.predict_folder,
     "costs-serve": speed_tables.costs_serve,
     "costs-train": speed_tables.costs_train,
     "data-commands": data_tables.data_commands,
