@@ -274,8 +274,10 @@ def test_an_answer_that_takes_too_long(held: SimpleNamespace, make: SimpleNamesp
     assert client.service.limits.images == 0
 
 
-def test_images_of_a_client_that_is_gone_leave_the_queue(held: SimpleNamespace, make: SimpleNamespace) -> None:
-    client = held.start()
+def test_images_of_a_client_that_is_gone_are_not_classified(held: SimpleNamespace, make: SimpleNamespace) -> None:
+    """One request is with the model, which waits, when the client of another one closes its connection."""
+    client = held.start(threads=1)
+    limits = client.service.limits
     server = uvicorn.Server(uvicorn.Config(client.app, lifespan="off", log_level="critical"))
     data = make.image()
     head = f"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: {len(data)}\r\n\r\n"
@@ -287,17 +289,27 @@ def test_images_of_a_client_that_is_gone_leave_the_queue(held: SimpleNamespace, 
         assert holds()
 
     with listen("127.0.0.1", 0) as listener:
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()
-        wait_until(lambda: server.started)
-        with socket.create_connection(listener.getsockname(), timeout=20) as connection:
-            connection.sendall(head.encode() + data)
-            wait_until(lambda: client.service.limits.images == 1)
-        wait_until(lambda: client.service.limits.images == 0)
-        held.go.set()
-        server.should_exit = True
-        thread.join(20)
-    assert 'path="/predict",status="500"' not in client.get("/metrics").text
+        try:
+            wait_until(lambda: server.started)
+            with socket.create_connection(listener.getsockname(), timeout=20) as stays:
+                stays.sendall(head.encode() + data)
+                wait_until(lambda: limits.images == 1)
+                with socket.create_connection(listener.getsockname(), timeout=20) as leaves:
+                    leaves.sendall(head.encode() + data)
+                    wait_until(lambda: limits.images == 2)
+                wait_until(lambda: limits.images == 1)
+                held.go.set()
+                assert stays.recv(65536).startswith(b"HTTP/1.1 200")
+        finally:
+            held.go.set()
+            server.should_exit = True
+            thread.join(20)
+    assert not thread.is_alive()
+    text = client.get("/metrics").text
+    assert 'thirtytwo_batch_size_sum{model="colours"} 1.0' in text, "it classified one image"
+    assert 'path="/predict",status="400"} 1.0' in text
 
 
 # Over a socket: bodies that are rejected before or while they are sent

@@ -112,7 +112,7 @@ def _add_error_handlers(app: FastAPI) -> None:
 
     @handled(ClientDisconnect)
     async def gone(request: Request, error: ClientDisconnect) -> Response:
-        return plain_problem(400, "The connection was closed before the request was complete.")
+        return plain_problem(400, "The client closed the connection before it got a response.")
 
 
 def _route_scope(scope: Scope, prefix: str) -> tuple[Scope, str]:

@@ -19,6 +19,7 @@ from starlette.staticfiles import StaticFiles
 
 from thirtytwo.errors import ModelFileError, did_you_mean
 from thirtytwo.serve import metrics
+from thirtytwo.serve.limits import Reservation
 from thirtytwo.serve.schemas import (
     KINDS,
     MEDIA_TYPE,
@@ -234,17 +235,18 @@ def _problem_responses(*kinds: str) -> dict[int | str, dict[str, Any]]:
 class _Watch:
     """Cancels the task of a request whose client is gone, so that its images leave the queue.
 
-    It starts to watch only where the prediction takes long, since most requests are answered before.
+    It starts to watch only where the prediction takes long, since most requests are answered before. Uploads that are
+    still in memory are counted until they are decoded, so it waits for that.
     """
 
-    def __init__(self, request: Request) -> None:
-        self._request, self._task = request, asyncio.current_task()
+    def __init__(self, request: Request, reservation: Reservation) -> None:
+        self._request, self._reservation, self._task = request, reservation, asyncio.current_task()
         self._timer: asyncio.TimerHandle | None = None
         self._watcher: asyncio.Task[None] | None = None
         self.gone = False
 
     def start(self) -> None:
-        """Watch from now on; the body must be complete."""
+        """Watch in `_WATCH_AFTER` seconds; the body must be complete."""
         self._timer = asyncio.get_running_loop().call_later(_WATCH_AFTER, self._begin)
 
     def stop(self) -> None:
@@ -253,12 +255,18 @@ class _Watch:
         if self._watcher is not None:
             self._watcher.cancel()
 
+    def accept(self) -> bool:
+        """Whether the task was cancelled by this watch alone; then it goes on."""
+        return self.gone and self._task is not None and self._task.uncancel() == 0
+
     def _begin(self) -> None:
         self._watcher = asyncio.create_task(self._wait())
 
     async def _wait(self) -> None:
         while (await self._request.receive())["type"] != "http.disconnect":
             pass
+        while self._reservation.held:
+            await asyncio.sleep(_WATCH_AFTER / 10)
         if self._task is not None:
             self.gone = self._task.cancel()
 
@@ -268,7 +276,6 @@ async def _predict(service: Backend, request: Request, parameters: PredictParame
     name = await service.find(parameters.model, heatmap=heatmap)
     service.limits.check()
     received = False
-    watch = _Watch(request)
 
     async def uploads() -> AsyncIterator[Any]:
         nonlocal received
@@ -279,6 +286,7 @@ async def _predict(service: Backend, request: Request, parameters: PredictParame
 
     seconds = service.settings.timeout
     with service.limits.reservation() as reservation:
+        watch = _Watch(request, reservation)
         try:
             async with asyncio.timeout(seconds):
                 return await service.predict(uploads(), name, reservation, top=top, heatmap=heatmap)
@@ -287,7 +295,7 @@ async def _predict(service: Backend, request: Request, parameters: PredictParame
             detail = "A probability that the model computes for these images is not a number."
             raise Problem("broken-model", detail) from None
         except asyncio.CancelledError:
-            if not watch.gone:
+            if not watch.accept():
                 raise
             raise ClientDisconnect from None
         except TimeoutError:

@@ -187,7 +187,7 @@ class Service:
                     group, size = [], 0
                 if len(tasks) > self._threads:
                     decoded += await tasks.popleft()
-            if group and tasks:  # a single group needs no task
+            if group and tasks:  # if nothing else is being decoded, it needs no task
                 tasks.append(asyncio.create_task(self._decode(group, served, reservation, view)))
                 group = []
             for task in tasks:
