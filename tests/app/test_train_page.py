@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -236,7 +237,9 @@ def test_from_a_folder_to_a_running_training(
     (job,) = store.all()
     assert job.pid is not None
     os.kill(job.pid, signal.SIGKILL)
-    jobs._process(job)
+    deadline = time.monotonic() + 20
+    while jobs._process(job) is not None and time.monotonic() < deadline:
+        time.sleep(0.01)
     other.run()
     assert "was killed" in other.error[0].value
     assert {"train-resume", "train-check"} <= keys(other)

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from thirtytwo.config.optimization import ScheduleSettings
 from thirtytwo.config.recipe import Recipe, When
 from thirtytwo.config.resolve import (
     flatten,
@@ -320,3 +321,44 @@ def test_overrides_are_left_as_they_are() -> None:
     assert resolved.model.options["activation"] == "relu"
     resolved.model.options["groups"].clear()
     assert overrides == kept
+
+
+@pytest.mark.parametrize(
+    ("stages", "progress", "work"),
+    [
+        ([], 0.25, 0.25),
+        ([(16, 0.5)], 0.5, 0.2),  # a quarter of the pixels for half of the steps, then all: 0.125 of 0.625
+        ([(16, 0.5)], 0.75, 0.6),
+        ([(16, 0.5)], 1.0, 1.0),
+        ([(16, 1.0)], 0.3, 0.3),
+        ([(64, 0.5)], 0.3, 0.3),  # images are never enlarged
+        ([(8, 0.25), (16, 0.5)], 0.25, 1 / 37),
+    ],
+)
+def test_work_is_counted_in_pixels(stages: list[tuple[int, float]], progress: float, work: float) -> None:
+    resolution = [{"size": size, "until": until} for size, until in stages]
+    schedule = ScheduleSettings.model_validate({"resolution": resolution})
+    assert schedule.work_at(progress, 32) == pytest.approx(work)
+
+
+@pytest.mark.parametrize(
+    ("transfer", "image_size", "work"),
+    [
+        ({}, 32, [0, 0.2, 0.6, 1]),
+        ({}, "auto", [0, 0.5, 0.75, 1]),
+        ({"pretrained": "imagenet", "head_until": 0.5}, 32, [0, 0, 0.2, 1]),
+        ({"pretrained": "imagenet", "head_until": 1}, 32, [0, 0.5, 0.75, 1]),
+        ({"pretrained": "imagenet", "head_until": 0}, 32, [0, 0.2, 0.6, 1]),
+    ],
+)
+def test_work_done_after_epochs(transfer: dict[str, Any], image_size: int | str, work: list[float]) -> None:
+    recipe = Recipe.model_validate(
+        {
+            "name": "one",
+            "model": {"name": "fastnet"},
+            "data": {"image_size": image_size},
+            "schedule": {"epochs": 4, "resolution": [{"size": 16, "until": 0.5}]},
+            "transfer": transfer,
+        }
+    )
+    assert [recipe.work_done(epochs) for epochs in (0, 2, 3, 4)] == pytest.approx(work)

@@ -59,6 +59,8 @@ def progress_of(history: Sequence[Mapping[str, float]], recipe: Recipe, since: f
     epochs, done = recipe.schedule.epochs, len(history)
     head = recipe.head_epochs if recipe.transfer.pretrained else 0
     alone = head >= epochs
+    if done >= epochs:
+        return Progress(done, epochs, 0.0)
     known = [row["seconds"] for row in history if "seconds" in row]
     if not known:
         return Progress(done, epochs, None, "The time left is known after the first epoch.")
@@ -75,5 +77,4 @@ def progress_of(history: Sequence[Mapping[str, float]], recipe: Recipe, since: f
     work = [recipe.work_done(epoch) for epoch in range(first, done + 1)]
     shares = [end - start for start, end in pairwise(work)]
     whole = median(row["seconds"] / share for row, share in zip(history[first:done], shares, strict=True))
-    left = whole * (1 - work[-1])
-    return Progress(done, epochs, max(0.0, left - since) if done < epochs else 0.0)
+    return Progress(done, epochs, max(0.0, whole * (1 - work[-1]) - since))

@@ -21,7 +21,6 @@ from thirtytwo.models.norm_activation import norm_and_activation
 from thirtytwo.models.pooling import max_pool_2x2
 from thirtytwo.models.tiny_maps import convolve
 
-WHITENING_IMAGES = 5000
 WHITENING_CHUNK = 250
 """Images whose patches are in memory at the same time."""
 PATCH = 2
@@ -176,7 +175,6 @@ class FastNet(Network):
     @torch.no_grad()
     def prepare(self, images: Tensor) -> None:
         """Set the stem to whiten 2×2 patches: scaled eigenvectors of their covariance, and their negatives."""
-        images = images[:WHITENING_IMAGES]
         if images.device.type == "mps":  # Apple's GPUs have no float64
             images = images.cpu()
         values, vectors = torch.linalg.eigh(_patch_covariance(images))

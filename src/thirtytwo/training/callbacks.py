@@ -212,9 +212,12 @@ class HistoryCallback(lightning.Callback):
         log_line(f"{title}  {metrics}{self._time_left(trainer, epochs)}")
 
     def _done(self, epochs: float) -> int:
-        """How far the bar is after so many epochs, in steps: by the work that they take, where all are of one kind."""
-        transferred = self._recipe.transfer.pretrained
-        share = epochs / self._epochs if transferred else self._recipe.work_done(epochs)
+        """Position of the bar after so many epochs, in steps: by their work.
+
+        With pretrained weights, by their number, as epochs in which only the head is trained count as no work.
+        """
+        has_head_epochs = bool(self._recipe.transfer.pretrained)
+        share = epochs / self._epochs if has_head_epochs else self._recipe.work_done(epochs)
         return round(share * self._total_steps)
 
     def _epoch_title(self, epoch: float) -> str:

@@ -50,7 +50,7 @@ from thirtytwo.training.transfer import (
 )
 
 PREPARE_IMAGES = 5000
-"""Images that initialize a network, such as a whitening stem; spread over all, since folders are sorted by class."""
+"""Largest number of images that initialize a network, such as its whitening stem."""
 _CHECKPOINT_KEYS = {"state_dict", "epoch", "global_step", "loops", "callbacks", "optimizer_states", "lr_schedulers"}
 
 
@@ -229,15 +229,16 @@ def _prepare_network(
     if start is None:
         torch.manual_seed(generator_for(recipe.seed, 0, "weights").initial_seed())
         if type(net).prepare is not Network.prepare:
-            net.prepare(normalize(_spread(pixels, PREPARE_IMAGES), mean, std))
+            net.prepare(normalize(_some(pixels, PREPARE_IMAGES, recipe.seed), mean, std))
     return net, mean, std
 
 
-def _spread(pixels: Tensor, count: int) -> Tensor:
-    """At most `count` images at even distances."""
+def _some(pixels: Tensor, count: int, seed: int) -> Tensor:
+    """At most `count` random images, as the first ones of a folder are of few classes."""
     if len(pixels) <= count:
         return pixels
-    return pixels[torch.arange(count, device=pixels.device) * len(pixels) // count]
+    drawn = torch.randperm(len(pixels), generator=generator_for(seed, 0, "prepare"))[:count]
+    return pixels[drawn.sort().values.to(pixels.device)]
 
 
 def _run_trainer(
