@@ -37,9 +37,9 @@ INTERVAL = 0.005
 MOST_COSTS = 8
 OTHER = "other"
 INTERRUPTED = 130
+"""Exit code of a service that is stopped by a signal."""
 _OF_THE_ENVIRONMENT = {"_distutils_hack", "sitecustomize", "usercustomize", "_virtualenv"}
 """Modules that Python runs at its start, before any statement."""
-"""Exit code of a service that is stopped by a signal."""
 INSIDE = "--inside"
 """First argument of a process that samples itself."""
 IMPORTS = {

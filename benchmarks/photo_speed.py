@@ -50,6 +50,7 @@ SHAPE = (1024, 768)
 BATCH = 32
 PER_REQUEST, CLIENTS = 8, 8
 TARGET_RATIO, MOST_SECONDS, MOST_MB = 1.6, 1.0, 300
+"""The ratio is what two cores would reach about, if decoding took no time at all; so it is an upper bound."""
 ALIKE = 0.02
 """Largest difference in confidence: both sides resize bicubically, thirtytwo after decoding at a smaller scale."""
 
@@ -156,7 +157,7 @@ def measure(model: Path, files: list[Path], repeats: int, folder: Path) -> dict[
 
 
 def plain(session: Any, info: ModelInfo, files: list[Path], *, draft: bool = False) -> npt.NDArray[np.float32]:
-    """Probabilities `(N, C)` from the shortest script that somebody would write; with `draft`, knowing Pillow well."""
+    """Probabilities `(N, C)` from the shortest script that somebody would write; `draft`: at a smaller scale."""
     found = []
     for start in range(0, len(files), BATCH):
         images = []

@@ -20,7 +20,7 @@ STATIONS = {
 """What limits a process of the service."""
 
 NEARLY_IDLE = 0.05
-"""Cores that other programs use on a machine that is otherwise idle, such as the system's own."""
+"""Cores that other programs use, such as the system's own, on a machine that does nothing else."""
 
 
 def scale_stages() -> str:
@@ -74,6 +74,7 @@ def scale_service() -> str:
     if not result:
         return MISSING
     plan, assumed = result["plan"]["service"], result["assumptions"]
+    slowest = max(row["measured"]["p99"] / row["simulated"]["p99"] for row in result["checks"])
     return f"""\
 With the bundled model `{result["models"]["small"]}`, one process on two cores takes up to
 {plan["highest_rate_per_process"]:,.0f} requests a second at random times with a
@@ -81,7 +82,9 @@ With the bundled model `{result["models"]["small"]}`, one process on two cores t
 {plan["requests_per_second"]:,} requests a second need {plan["processes"]} processes: {plan["cores"]} cores, or
 {plan["machines"]} machines of {assumed["cores_per_machine"]}, for about ${plan["cost_per_hour"]:,.2f} an hour.
 The median latency is then {plan["p50_ms"]:.0f} ms, the 99th percentile {plan["p99_ms"]:.0f} ms, without the network's
-own. The requests are {plan["megabit_per_second"]:,} Mbit/s over all machines, so that the network is not the limit.
+own; where it was [checked](#how-the-simulation-is-checked), the measured 99th percentile was up to {slowest:.1f} times
+the simulated one. The requests are {plan["megabit_per_second"]:,} Mbit/s over all machines, so that the network is
+not the limit.
 Within a process it is {STATIONS[plan["bottleneck"]]}.
 """
 
@@ -124,7 +127,7 @@ def scale_checks() -> str:
     end = "waited for these" if result["machine"]["runs_first"] else "are simulated too"
     note = f"Other programs, which used {min(others):.1f} to {max(others):.1f} cores meanwhile, {end}."
     if max(others) < NEARLY_IDLE:
-        note = "No other program ran meanwhile."
+        note = f"Other programs used less than {NEARLY_IDLE} cores meanwhile."
     return "\n".join(lines) + f"\n\n{_errors(result['checks'])} {note}\n{_place(result)}.\n"
 
 
