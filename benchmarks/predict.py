@@ -29,8 +29,8 @@ import onnxruntime
 from PIL import Image
 
 from thirtytwo.errors import ThirtytwoError
-from thirtytwo.inference.classifier import Classifier, Prediction
-from thirtytwo.inference.library import find_model
+from thirtytwo.inference.classifier import BATCHES, Classifier, Prediction
+from thirtytwo.inference.library import find_model, model_name
 from thirtytwo.inference.session import INPUT, MOST_THREADS, REQUIRED_OUTPUTS, open_session
 from thirtytwo.io import write_json
 from thirtytwo.machine import cpu_count
@@ -112,14 +112,18 @@ def measure(model: Path, pixels: npt.NDArray[np.uint8], repeats: int) -> dict[st
         "what": "thirtytwo predict on a folder of PNG files compared with ONNX Runtime alone on decoded arrays",
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "hardware": hardware(),
-        "model": {"bytes": model.stat().st_size, "architecture": open_session(model)[1].architecture},
+        "model": {
+            "name": model_name(model),
+            "bytes": model.stat().st_size,
+            "architecture": open_session(model)[1].architecture,
+        },
         **throughput,
         "one_jpeg": single,
     }
 
 
 def measure_throughput(model: Path, pixels: npt.NDArray[np.uint8], files: list[Path], repeats: int) -> dict[str, Any]:
-    classifier = Classifier(model)
+    classifier = Classifier(model, batches=BATCHES)  # as the command opens it for many files
     # Graph threads and spinning: the defaults of ONNX Runtime, and the settings of thirtytwo.
     sessions = {
         "default": onnxruntime.InferenceSession(str(model), providers=["CPUExecutionProvider"]),

@@ -150,9 +150,9 @@ def speeds() -> str:
 - A training step with augmentation, compared with plain PyTorch loops without: {_times(step["ratio"]["plain"])} with
   the same optimizer, precision and layout, {_times(step["ratio"]["plain_sgd"])} with SGD, and
   {_times(step["ratio"]["defaults"])} with SGD and PyTorch's defaults ({_where(step)}).
-- `thirtytwo predict` classifies {rates["thirtytwo"]:,.0f} PNG files per second from a folder of
-  {predict["images"]:,}: {percent(predict["ratio"], 0)} of the throughput of ONNX Runtime alone on decoded arrays
-  ({_where(predict)}).
+- `thirtytwo predict --model {predict["model"]["name"]}` classifies {rates["thirtytwo"]:,.0f} PNG files per second
+  from a folder of {predict["images"]:,}: {percent(predict["ratio"], 0)} of the throughput of ONNX Runtime alone on
+  decoded arrays ({_where(predict)}).
 - Classifying one JPEG of 1600×1200 pixels on the command line takes {photo["median_seconds"]:.2f} s, including
   the start of Python, and {photo["peak_mb"]:.0f} MB of memory.
 """

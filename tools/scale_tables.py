@@ -42,8 +42,8 @@ def scale_stages() -> str:
     return "\n".join(lines) + (
         f"\n\nThe bundled models {models}, processor time with one thread; {_place(result)}; "
         "`benchmarks/scale_model.py`. The last column, from which the next table is computed, is of "
-        f"`benchmarks/predict.py` with a larger network ({_megabytes('predict')}; {_place(read_results('predict'))}), "
-        f"and of `benchmarks/photo_speed.py` ({_place(read_results('photo_speed')['models']['cifar10'])}).\n"
+        f"`benchmarks/predict.py` ({_place(read_results('predict'))}) and of "
+        f"`benchmarks/photo_speed.py` ({_place(read_results('photo_speed')['models']['cifar10'])}).\n"
     )
 
 
@@ -57,15 +57,20 @@ def scale_images() -> str:
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for row in result["plan"]["images"]:
-        cells = [f"{row['images']:,} {KINDS[row['kind']]}", f"{row['gigabytes']:,.0f} GB", f"{row['core_hours']:,.0f}"]
+        cells = [f"{row['images']:,} {KINDS[row['kind']]}", f"{row['gigabytes']:,.0f} GB", _hours(row["core_hours"])]
         cells += [
-            f"{row['machines']:,} × {row['hours']:.1f} h",
+            f"{row['machines']:,} × {_hours(row['hours'])} h",
             f"${row['cost']:,.2f}",
             f"${row['cost_of_reads']:,.2f}",
         ]
         cells += [percent(row["network_share"], 1), f"{row['bottleneck']} ({_share(row)})"]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
+
+
+def _hours(value: float) -> str:
+    """Hours with as many digits as small values need."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 1 else f"{value:.2g}"
 
 
 def scale_service() -> str:
@@ -79,8 +84,8 @@ def scale_service() -> str:
 With the bundled model `{result["models"]["small"]}`, one process on two cores takes up to
 {plan["highest_rate_per_process"]:,.0f} requests a second at random times with a
 99th percentile below {assumed["latency_ms"]} ms. With {percent(assumed["reserve"], 0)} in reserve,
-{plan["requests_per_second"]:,} requests a second need {plan["processes"]} processes: {plan["cores"]} cores, or
-{plan["machines"]} machines of {assumed["cores_per_machine"]}, for about ${plan["cost_per_hour"]:,.2f} an hour.
+{plan["requests_per_second"]:,} requests a second need {plan["processes"]} processes: {plan["cores"]} cores for about
+${plan["cost_per_hour"]:,.2f} an hour, on {plan["machines"]} machines of {assumed["cores_per_machine"]}.
 The median latency is then {plan["p50_ms"]:.0f} ms, the 99th percentile {plan["p99_ms"]:.0f} ms, without the network's
 own; where it was [checked](#how-the-simulation-is-checked), the measured 99th percentile was up to {slowest:.1f} times
 the simulated one. The requests are {plan["megabit_per_second"]:,} Mbit/s over all machines, so that the network is

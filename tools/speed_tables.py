@@ -87,7 +87,12 @@ def record_steps() -> str:
     for result in measured:
         for name, side in result["sides"].items():
             steps = ", ".join(f"{stage}: {value:.2f}" for stage, value in side["seconds_per_step"].items())
-            cells = [result["data"], _name(name), f"{sum(side['steps'].values())} of {side['batch_size']:,}", steps]
+            cells = [
+                result["data"],
+                _name(name),
+                f"{sum(side['steps'].values())} of {side['batch_size']:,} images",
+                steps,
+            ]
             cells += [f"{side['seconds'] / 60:.1f} min", _ratio(side, "ratio"), _ratio(side, "ratio_keeping")]
             cells += [f"{side['pflop']:.3f}"]
             lines.append(f"| {' | '.join(cells)} |")

@@ -16,6 +16,8 @@ from thirtytwo.text import SPACE, as_html, duration
 
 T = TypeVar("T")
 
+_BAR_WIDTH, _BESIDE = 20, len(" 100 %  0:00:00 ") + 2
+"""Width of a bar on a terminal, and of the share, the time and the gaps behind it, in characters."""
 NOTEBOOK_SECONDS = 0.25
 """Least time between two updates of a page, each of which is a message to the browser."""
 
@@ -86,8 +88,9 @@ class TerminalBar:
     def __init__(self, title: str, total: int, *, done: int = 0, transient: bool = False) -> None:
         self._bar = Progress(
             TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn(f"{{task.percentage:>3.0f}}{SPACE}%  {{task.fields[text]}}"),
+            BarColumn(bar_width=_BAR_WIDTH),
+            TextColumn(f"{{task.percentage:>3.0f}}{SPACE}%"),
+            TextColumn("{task.fields[text]}"),
             TimeRemainingColumn(),
             console=Console(stderr=True),
             transient=transient,
@@ -97,11 +100,21 @@ class TerminalBar:
 
     def update(self, done: int, *, title: str, text: str = "") -> None:
         """As `Bar` says."""
-        self._bar.update(self._task, completed=done, description=title, text=text)
+        # cut off here: Rich would shrink the title and the bar as well
+        room = max(0, self._bar.console.width - len(title) - _BAR_WIDTH - _BESIDE)
+        self._bar.update(self._task, completed=done, description=title, text=_fitting(text, room))
 
     def close(self) -> None:
         """As `Bar` says."""
         self._bar.stop()
+
+
+def _fitting(text: str, room: int) -> str:
+    """The first parts of a text, which two spaces divide, that fit in so many characters."""
+    parts = text.split("  ")
+    while parts and len("  ".join(parts)) > room:
+        parts.pop()
+    return "  ".join(parts)
 
 
 class NotebookBar:

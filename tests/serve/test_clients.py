@@ -165,6 +165,8 @@ def test_path_prefix(start: Start, make: SimpleNamespace, prefix: str, strips: b
     assert client.get(f"{at}/openapi.json").json()["servers"] == [{"url": root}]
     problem = client.get(f"{at}/nothing")
     assert problem.headers["content-type"] == "application/problem+json"
+    for path in ("/predict/", "/models/"):
+        assert client.post(f"{at}{path}", follow_redirects=False).status_code == 404, "an address of the client's Host"
     assert client.post(f"{at}/predict?top=0").json()["type"] == f"{root}/docs#invalid"
     assert 'path="/docs"' in client.get(f"{at}/metrics").text, "metrics do not depend on the prefix"
 

@@ -309,7 +309,7 @@ def test_images_of_a_client_that_is_gone_are_not_classified(held: SimpleNamespac
     assert not thread.is_alive()
     text = client.get("/metrics").text
     assert 'thirtytwo_batch_size_sum{model="colours"} 1.0' in text, "it classified one image"
-    assert 'path="/predict",status="400"} 1.0' in text
+    assert 'path="/predict",status="499"} 1.0' in text
 
 
 # Over a socket: bodies that are rejected before or while they are sent

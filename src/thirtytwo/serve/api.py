@@ -37,6 +37,8 @@ problem documents (RFC 9457) that name the file. Uploads are not stored."""
 DESCRIPTION = f"{' '.join(_SUMMARY.split())}\n\n## Problems\n\n{problems_table()}"
 
 _NO_TELEMETRY = {"tracing": False, "metrics": False, "logs": False, "operation_spans": False, "auto_configure": False}
+_CLIENT_CLOSED = 499
+"""Status in the metrics where the client closed the connection, as nginx has it; nobody gets this response."""
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _PATHS = frozenset({"/", "/predict", "/models", "/health/live", "/health/ready", "/metrics", "/docs", "/openapi.json"})
 
@@ -58,6 +60,7 @@ def create_app(service: Backend) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         openapi_url=None,
+        redirect_slashes=False,  # redirects would have the Host of the request, which a client or proxy sets
         telemetry=_NO_TELEMETRY,  # type: ignore[arg-type]
         lifespan=lifespan,
     )
@@ -112,7 +115,7 @@ def _add_error_handlers(app: FastAPI) -> None:
 
     @handled(ClientDisconnect)
     async def gone(request: Request, error: ClientDisconnect) -> Response:
-        return plain_problem(400, "The client closed the connection before it got a response.")
+        return plain_problem(_CLIENT_CLOSED, "The client closed the connection before it got a response.")
 
 
 def _route_scope(scope: Scope, prefix: str) -> tuple[Scope, str]:
