@@ -50,7 +50,7 @@ SHAPE = (1024, 768)
 BATCH = 32
 PER_REQUEST, CLIENTS = 8, 8
 TARGET_RATIO, MOST_SECONDS, MOST_MB = 1.6, 1.0, 300
-"""The ratio is what two cores would reach about, if decoding took no time at all; so it is an upper bound."""
+"""The ratio is an aim, which was not reached."""
 ALIKE = 0.02
 """Largest difference in confidence: both sides resize bicubically, thirtytwo after decoding at a smaller scale."""
 

@@ -16,8 +16,8 @@ from thirtytwo.text import SPACE, as_html, duration
 
 T = TypeVar("T")
 
-_BAR_WIDTH, _BESIDE = 20, len(" 100 %  0:00:00 ") + 2
-"""Width of a bar on a terminal, and of the share, the time and the gaps behind it, in characters."""
+_BAR_WIDTH, _BESIDE = 20, len("  100 %  00:00:00")
+"""Width of a bar on a terminal, and of its share, the time left and the gaps between them, in characters."""
 NOTEBOOK_SECONDS = 0.25
 """Least time between two updates of a page, each of which is a message to the browser."""
 

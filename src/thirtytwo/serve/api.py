@@ -38,7 +38,7 @@ DESCRIPTION = f"{' '.join(_SUMMARY.split())}\n\n## Problems\n\n{problems_table()
 
 _NO_TELEMETRY = {"tracing": False, "metrics": False, "logs": False, "operation_spans": False, "auto_configure": False}
 _CLIENT_CLOSED = 499
-"""Status in the metrics where the client closed the connection, as nginx has it; nobody gets this response."""
+"""Status of requests whose client closed the connection, as in nginx; it is for the metrics, nobody gets a response."""
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _PATHS = frozenset({"/", "/predict", "/models", "/health/live", "/health/ready", "/metrics", "/docs", "/openapi.json"})
 
@@ -115,7 +115,7 @@ def _add_error_handlers(app: FastAPI) -> None:
 
     @handled(ClientDisconnect)
     async def gone(request: Request, error: ClientDisconnect) -> Response:
-        return plain_problem(_CLIENT_CLOSED, "The client closed the connection before it got a response.")
+        return Response(status_code=_CLIENT_CLOSED)
 
 
 def _route_scope(scope: Scope, prefix: str) -> tuple[Scope, str]:

@@ -71,12 +71,9 @@ class Problem(Exception):
         return _response(self.document | {"type": f"{root_path}{self.document['type']}"}, self.status, self.headers)
 
 
-_STATUSES = frozenset(HTTPStatus)
-
-
 def plain_problem(status: int, detail: str, headers: Mapping[str, str] | None = None) -> Response:
     """A problem response for a status without a kind of its own, such as 404 or 405."""
-    title = HTTPStatus(status).phrase if status in _STATUSES else "Client Closed Request"
+    title = HTTPStatus(status).phrase
     return _response({"type": "about:blank", "title": title, "status": status, "detail": detail}, status, headers or {})
 
 

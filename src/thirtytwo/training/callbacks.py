@@ -104,8 +104,7 @@ class HistoryCallback(lightning.Callback):
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         self._first_epoch = trainer.current_epoch
         if self._show:
-            title = self._epoch_title(self._epochs)  # the longest one
-            self._bar = open_bar(title, self._total_steps, done=self._done(trainer.current_epoch))
+            self._bar = open_bar("epoch", self._total_steps, done=self._done(trainer.current_epoch))
 
     def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         self._sums, self._batches, self._images = None, 0, 0
