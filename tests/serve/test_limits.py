@@ -216,8 +216,8 @@ def test_a_large_image_waits_for_small_ones() -> None:
 
 @pytest.fixture
 def held(start_plain: Start, monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
-    """A service whose model waits for the event `go`; `start` takes its settings."""
-    go = threading.Event()
+    """A service whose model waits for the event `go` once a batch has `begun`; `start` takes its settings."""
+    go, begun = threading.Event(), threading.Event()
 
     def begin(**settings: Any) -> TestClient:
         client = start_plain(**settings)
@@ -225,13 +225,14 @@ def held(start_plain: Start, monkeypatch: pytest.MonkeyPatch) -> Iterator[Simple
         classify = classifier.classify
 
         def slowly(pixels: Any, top: int, **options: Any) -> Any:
-            assert go.wait(20)
+            begun.set()
+            assert go.wait(60)
             return classify(pixels, top, **options)
 
         monkeypatch.setattr(classifier, "classify", slowly)
         return client
 
-    yield SimpleNamespace(start=begin, go=go)
+    yield SimpleNamespace(start=begin, go=go, begun=begun)
     go.set()
 
 
@@ -295,7 +296,7 @@ def test_images_of_a_client_that_is_gone_are_not_classified(held: SimpleNamespac
             wait_until(lambda: server.started)
             with socket.create_connection(listener.getsockname(), timeout=20) as stays:
                 stays.sendall(head.encode() + data)
-                wait_until(lambda: limits.images == 1)
+                assert held.begun.wait(20)
                 with socket.create_connection(listener.getsockname(), timeout=20) as leaves:
                     leaves.sendall(head.encode() + data)
                     wait_until(lambda: limits.images == 2)

@@ -214,9 +214,9 @@ class HistoryCallback(lightning.Callback):
     def _done(self, epochs: float) -> int:
         """Position of the bar after so many epochs, in steps: by their work.
 
-        With pretrained weights, by their number, as epochs in which only the head is trained count as no work.
+        By their number where some of them train only the head, as those count as no work.
         """
-        has_head_epochs = bool(self._recipe.transfer.pretrained)
+        has_head_epochs = bool(self._recipe.transfer.pretrained and self._recipe.head_epochs)
         share = epochs / self._epochs if has_head_epochs else self._recipe.work_done(epochs)
         return round(share * self._total_steps)
 
