@@ -80,9 +80,14 @@ CHUNK_BYTES = 2**21
 
 def chunks(maps: Tensor) -> Iterator[slice]:
     """Slices of a batch of maps `(N, C, H, W)`, of about `CHUNK_BYTES` each."""
-    size = max(1, CHUNK_BYTES * len(maps) // max(1, maps.nbytes))
-    for start in range(0, len(maps), size):
-        yield slice(start, start + size)
+    return chunks_of(len(maps), maps.nbytes)
+
+
+def chunks_of(count: int, size: int) -> Iterator[slice]:
+    """Slices of `count` maps, which take `size` bytes together, of about `CHUNK_BYTES` each."""
+    length = max(1, CHUNK_BYTES * count // max(1, size))
+    for start in range(0, count, length):
+        yield slice(start, start + length)
 
 
 def generator_for(seed: int, epoch: int, purpose: str) -> torch.Generator:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from thirtytwo.models.pooling import max_pool_2x2
+from thirtytwo import tensors
+from thirtytwo.models.fastnet import FilterConv
+from thirtytwo.models.pooling import convolve_and_pool, max_pool_2x2
 
 
 def saved_bytes(maps: Tensor, pool: str) -> tuple[int, Tensor, Tensor]:
@@ -52,3 +57,105 @@ def test_second_derivatives_are_refused() -> None:
     (gradient,) = torch.autograd.grad(max_pool_2x2(maps, training=True).pow(2).sum(), maps, create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
         gradient.sum().backward()
+
+
+@pytest.fixture
+def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parts of three images of 8 channels and 8×8 pixels in float32."""
+    monkeypatch.setattr(tensors, "CHUNK_BYTES", 3 * 8 * 8 * 8 * 4)
+
+
+def channels_last(shape: tuple[int, ...], seed: int, precision: torch.dtype = torch.float64) -> Tensor:
+    values = torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return values.to(precision).contiguous(memory_format=torch.channels_last).requires_grad_()
+
+
+@pytest.mark.parametrize("precision", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    ("kernel", "padding", "side"), [(3, 1, 8), (3, 1, 11), (3, 0, 9), (1, 0, 8), (5, 2, 8), (2, 0, 9)]
+)
+def test_convolution_in_parts_equals_the_whole(
+    kernel: int, padding: int, side: int, precision: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    maps, filters = channels_last((8, 5, side, side), 0, precision), channels_last((8, 5, kernel, kernel), 1, precision)
+    convolved = F.conv2d(maps, filters, padding=padding)
+    monkeypatch.setattr(tensors, "CHUNK_BYTES", 3 * convolved[0].nbytes)
+    ours = convolve_and_pool(maps, filters, padding, training=True)
+    assert ours is not None
+    whole = F.max_pool2d(convolved, 2)
+    torch.testing.assert_close(ours, whole)
+    weights = torch.linspace(-1, 1, whole.numel()).to(precision).view(whole.shape)
+    found, expected = (torch.autograd.grad(one, (maps, filters), weights) for one in (ours, whole))
+    torch.testing.assert_close(found[0], expected[0])
+    rounding = {"rtol": 0.02, "atol": 0.2} if precision == torch.bfloat16 else {}
+    torch.testing.assert_close(found[1], expected[1], **rounding)
+    assert found[0].stride() == expected[0].stride()
+    assert found[1].is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_maps_between_convolution_and_pool_are_not_kept() -> None:
+    conv = FilterConv(5, 8, 3).to(memory_format=torch.channels_last)
+    maps, largest = channels_last((40, 5, 8, 8), 0, torch.float32), 0
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            nonlocal largest
+            result = func(*args, **(kwargs or {}))
+            for one in result if isinstance(result, tuple) else (result,):
+                if isinstance(one, Tensor) and one.shape[1:] == (8, 8, 8):
+                    largest = max(largest, len(one))
+            return result
+
+    with Watch():
+        conv.pooled(maps).sum().backward()
+    assert largest == 3
+    assert conv.weight.grad is not None
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_frozen_filters_get_no_gradient() -> None:
+    maps, filters = channels_last((8, 5, 8, 8), 0), channels_last((8, 5, 3, 3), 1).detach()
+    ours = convolve_and_pool(maps, filters, 1, training=True)
+    assert ours is not None
+    expected = F.max_pool2d(F.conv2d(maps, filters, padding=1), 2)
+    torch.testing.assert_close(*(torch.autograd.grad(one.sum(), maps)[0] for one in (ours, expected)))
+
+
+@pytest.mark.usefixtures("small_parts")
+@pytest.mark.parametrize(
+    "case", ["evaluation", "no gradient", "few images", "contiguous", "tiny maps", "hooks", "bias"]
+)
+def test_where_parts_have_no_advantage(case: str) -> None:
+    conv = FilterConv(5, 8, 3).to(memory_format=torch.channels_last)
+    count, side = 3 if case == "few images" else 8, 3 if case == "tiny maps" else 8
+    maps = channels_last((count, 5, side, side), 0, torch.float32)
+    seen: list[int] = []
+    if case == "evaluation":
+        conv.eval()
+    elif case == "no gradient":
+        maps = maps.detach()
+    elif case == "contiguous":
+        maps = maps.detach().contiguous(memory_format=torch.contiguous_format).requires_grad_()
+    elif case == "hooks":  # folding adds what it takes from BatchNorm in a hook of the convolution
+        conv.register_forward_hook(lambda module, inputs, result: seen.append(len(result)))
+    elif case == "bias":
+        conv.bias = torch.nn.Parameter(torch.linspace(-1, 1, 8))
+    pooled = conv.pooled(maps)
+    assert "ConvolveAndPool" not in type(pooled.grad_fn).__name__
+    torch.testing.assert_close(pooled, F.max_pool2d(F.conv2d(maps, conv.weight, conv.bias, padding=1), 2))
+    assert seen == ([count] if case == "hooks" else [])
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_autocast_computes_in_its_precision() -> None:
+    conv = FilterConv(5, 8, 3).to(memory_format=torch.channels_last)
+    maps = channels_last((9, 5, 8, 8), 0, torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        pooled = conv.pooled(maps)
+        expected = F.max_pool2d(F.conv2d(maps, conv.weight, padding=1), 2)
+    assert pooled.dtype == torch.bfloat16
+    assert torch.equal(pooled, expected)
+    pooled.sum().backward()
+    assert conv.weight.grad is not None
+    assert conv.weight.grad.dtype == torch.float32

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from thirtytwo.config.settings import Settings, parse_settings
 from thirtytwo.models.base import MAX_WIDTH, MODELS, Network, NetworkBuilder, takes_options
 from thirtytwo.models.norm_activation import norm_and_activation
-from thirtytwo.models.pooling import max_pool_2x2
+from thirtytwo.models.pooling import convolve_and_pool, max_pool_2x2
 from thirtytwo.models.tiny_maps import convolve
 
 WHITENING_CHUNK = 250
@@ -82,6 +82,12 @@ class FilterConv(nn.Conv2d):
     def forward(self, maps: Tensor) -> Tensor:
         return convolve(maps, self.weight, self.bias, int(self.padding[0]), training=self.training)
 
+    def pooled(self, maps: Tensor) -> Tensor:
+        """The convolution of maps `(N, I, H, W)`, max-pooled to half their sides."""
+        plain = self.bias is None and not self._forward_hooks and not self._forward_pre_hooks
+        parts = convolve_and_pool(maps, self.weight, int(self.padding[0]), training=self.training) if plain else None
+        return max_pool_2x2(self(maps), training=self.training) if parts is None else parts
+
 
 def _norm(width: int, momentum: float) -> nn.BatchNorm2d:
     norm = nn.BatchNorm2d(width, eps=NORM_EPS, momentum=momentum)
@@ -107,8 +113,7 @@ class Group(nn.Module):
         self.residual = settings.residual
 
     def forward(self, maps: Tensor) -> Tensor:
-        pooled = max_pool_2x2(self.widen(maps), training=self.training)
-        skip = maps = norm_and_activation(self.norm, self.activation, pooled)
+        skip = maps = norm_and_activation(self.norm, self.activation, self.widen.pooled(maps))
         for conv, norm in zip(self.body, self.body_norms, strict=True):
             maps = norm_and_activation(norm, self.activation, conv(maps))
         return maps + skip if self.residual else maps

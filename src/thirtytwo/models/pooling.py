@@ -1,7 +1,8 @@
-"""A 2×2 max-pool that needs little memory in training on a CPU."""
+"""A 2×2 max-pool, alone or after a convolution, that needs little memory in training on a CPU."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -9,9 +10,11 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from thirtytwo.tensors import chunks
+from thirtytwo.models.tiny_maps import autocast, is_multiplied
+from thirtytwo.tensors import chunks, chunks_of
 
 _SIDE = [2, 2]
+_BACKWARD_SETTINGS = (_SIDE, _SIDE, [0, 0], [1, 1], False)
 _MOST_POSITIONS = 2**15
 
 
@@ -35,9 +38,7 @@ class _MaxPool(torch.autograd.Function):
         channels_last = maps.is_contiguous(memory_format=torch.channels_last)
         ctx.layout = torch.channels_last if channels_last else torch.contiguous_format
         ctx.shape = maps.shape
-        shape = (*maps.shape[:2], maps.shape[2] // 2, maps.shape[3] // 2)
-        pooled = torch.empty(shape, dtype=maps.dtype, memory_format=ctx.layout)
-        positions = torch.empty(shape, dtype=torch.int16, memory_format=ctx.layout)
+        pooled, positions = _blank_pooled(maps, maps.shape, ctx.layout)
         for part in chunks(maps):
             pooled[part], positions[part] = torch.ops.aten.max_pool2d_with_indices(maps[part], _SIDE, _SIDE)
         ctx.save_for_backward(positions)
@@ -49,7 +50,78 @@ class _MaxPool(torch.autograd.Function):
         (positions,) = ctx.saved_tensors
         result = torch.empty(ctx.shape, dtype=gradient.dtype, memory_format=ctx.layout)
         for part in chunks(result):
-            into = result[part]  # also in place of the maps, which are an argument for their shape and layout only
-            settings = (_SIDE, _SIDE, [0, 0], [1, 1], False, positions[part].long())
-            torch.ops.aten.max_pool2d_with_indices_backward.grad_input(gradient[part], into, *settings, grad_input=into)
+            _spread(gradient[part], positions[part], result[part])
         return result
+
+
+def _blank_pooled(like: Tensor, shape: Sequence[int], layout: torch.memory_format) -> tuple[Tensor, Tensor]:
+    """Empty results of pooling maps of `shape` `(N, C, H, W)`, of the dtype of `like`, and positions of the maxima."""
+    pooled = torch.empty((*shape[:2], shape[2] // 2, shape[3] // 2), dtype=like.dtype, memory_format=layout)
+    return pooled, torch.empty_like(pooled, dtype=torch.int16)
+
+
+def _spread(gradient: Tensor, positions: Tensor, into: Tensor) -> None:
+    """Write the gradient of pooled maps to the positions of their maxima."""
+    # `into` is also in place of the maps, which are an argument for their shape and layout only
+    wide = positions.long()
+    torch.ops.aten.max_pool2d_with_indices_backward.grad_input(
+        gradient, into, *_BACKWARD_SETTINGS, wide, grad_input=into
+    )
+
+
+def convolve_and_pool(maps: Tensor, filters: Tensor, padding: int, *, training: bool) -> Tensor | None:
+    """`max_pool2d(conv2d(maps, filters), 2)` of a few images at a time; None where that has no advantage.
+
+    It has one on a CPU, in training, for channels-last maps `(N, C, H, W)` whose convolution is larger than a CPU's
+    cache: the maps between convolution and pool, the largest of a network, are never in memory as a whole, nor are
+    their gradients. `filters` are `(O, C, K, K)` with K > `padding`. Outputs are the same; the gradient of `filters` is
+    summed over the parts in float32, so it differs by rounding. Gradients have none of their own.
+    """
+    if torch.compiler.is_compiling() or not training or not maps.requires_grad or maps.device.type != "cpu":
+        return None
+    height, width = (side + 2 * padding - filters.shape[2] + 1 for side in maps.shape[2:])
+    if min(height, width) < min(_SIDE) or height * width > _MOST_POSITIONS:
+        return None
+    if is_multiplied(maps, filters.shape[2], padding, training=training):
+        return None
+    if torch.is_autocast_enabled("cpu"):
+        maps, filters = autocast(maps), autocast(filters)
+    size = len(maps) * len(filters) * height * width * maps.element_size()
+    parts = list(chunks_of(len(maps), size))
+    if len(parts) < 2 or not maps.is_contiguous(memory_format=torch.channels_last):
+        return None
+    pooled: Tensor = _ConvolveAndPool.apply(maps, filters, padding, (height, width), parts)
+    return pooled
+
+
+class _ConvolveAndPool(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, maps: Tensor, filters: Tensor, padding: int, sides: tuple[int, int], parts: list[slice]
+    ) -> Tensor:
+        ctx.padding, ctx.sides, ctx.parts = padding, sides, parts
+        pooled, positions = _blank_pooled(maps, (len(maps), len(filters), *sides), torch.channels_last)
+        for part in parts:
+            convolved = F.conv2d(maps[part], filters, padding=padding)
+            pooled[part], positions[part] = torch.ops.aten.max_pool2d_with_indices(convolved, _SIDE, _SIDE)
+        ctx.save_for_backward(maps, filters, positions)
+        return pooled
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        maps, filters, positions = ctx.saved_tensors
+        wanted = [*ctx.needs_input_grad[:2], False]
+        of_maps = torch.empty_like(maps) if wanted[0] else None
+        of_filters = torch.zeros_like(filters, dtype=torch.promote_types(filters.dtype, torch.float32))
+        settings = ([1, 1], [ctx.padding] * 2, [1, 1], False, [0, 0], 1)
+        for part in ctx.parts:
+            shape = (len(maps[part]), len(filters), *ctx.sides)
+            inner = torch.empty(shape, dtype=gradient.dtype, memory_format=torch.channels_last)
+            _spread(gradient[part], positions[part], inner)
+            found = torch.ops.aten.convolution_backward(inner, maps[part], filters, None, *settings, wanted)
+            if of_maps is not None:
+                of_maps[part] = found[0]
+            if wanted[1]:
+                of_filters += found[1]
+        return of_maps, of_filters.to(filters.dtype) if wanted[1] else None, None, None, None

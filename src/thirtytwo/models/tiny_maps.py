@@ -28,16 +28,16 @@ def convolve(maps: Tensor, filters: Tensor, bias: Tensor | None, padding: int, *
     too: it takes 1.5 to 30 times as long (512 and 768 channels, PyTorch 2.15, with AMX), with gradients or without.
     Results differ by rounding only. Gradients have none of their own.
     """
-    multiplied = _is_multiplied(maps, filters.shape[2], padding, training=training)
+    multiplied = is_multiplied(maps, filters.shape[2], padding, training=training)
     if not (multiplied and maps.device.type == "cpu" and maps.is_contiguous(memory_format=torch.channels_last)):
         return F.conv2d(maps, filters, bias, padding=padding)
     if torch.is_autocast_enabled("cpu"):
-        maps, filters = (_autocast(one) for one in (maps, filters))
+        maps, filters = (autocast(one) for one in (maps, filters))
     result: Tensor = _Convolution.apply(maps, filters, padding)
     return result if bias is None else result + bias.to(result.dtype)[:, None, None]
 
 
-def _is_multiplied(maps: Tensor, side: int, padding: int, *, training: bool) -> bool:
+def is_multiplied(maps: Tensor, side: int, padding: int, *, training: bool) -> bool:
     """Whether products are faster for maps `(N, C, H, W)` of this size under filters of this side.
 
     Not if the filters are larger than the padded maps, which is an error of PyTorch's.
@@ -50,7 +50,7 @@ def _is_multiplied(maps: Tensor, side: int, padding: int, *, training: bool) -> 
     return odd and side > 1 and count <= _MOST_POSITIONS and len(maps) >= _MANY_IMAGES
 
 
-def _autocast(values: Tensor) -> Tensor:
+def autocast(values: Tensor) -> Tensor:
     """What autocast makes of an input of a convolution: float64 stays."""
     return values if values.dtype == torch.float64 else values.to(torch.get_autocast_dtype("cpu"))
 
