@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 from thirtytwo.data.split import Parts
@@ -91,9 +92,9 @@ def test_distilled_loss_by_hand(teacher_run: tuple[Path, Fitted], tiny: SimpleNa
         train__distill={"run": str(path), "temperature": 3.0, "weight": 0.25}, train__label_smoothing=0.1, seed=2
     )
     loop, batches, mean, std = build_training(recipe, data, choose_hardware(recipe.train, "cpu"))
-    images, labels = next(iter(batches))
+    images, labels, *given = next(iter(batches))
     loop.train()
-    found = loop.training_step((images, labels), 0)["loss"]
+    found = loop.training_step((images, labels, *given), 0)["loss"]
     net = build_network(recipe, 3)
     net.load_state_dict(loop.net.state_dict())
     net.train()
@@ -105,6 +106,25 @@ def test_distilled_loss_by_hand(teacher_run: tuple[Path, Fitted], tiny: SimpleNa
         taught = fitted.net((there - middle) / spread)
     hard = F.cross_entropy(logits, labels, label_smoothing=0.1, reduction="sum")
     torch.testing.assert_close(found, 0.75 * hard + 0.25 * distillation(logits, taught, 3.0), rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("augment", [{}, {"translate": 2}, {"cutmix": 1.0, "mix_share": 1.0}])
+def test_the_teacher_sees_images_at_full_size(
+    augment: dict[str, float], teacher_run: tuple[Path, Fitted], tiny: SimpleNamespace
+) -> None:
+    changes = {f"augment__{key}": value for key, value in augment.items()} | {
+        "train__distill": {"run": str(teacher_run[0])}
+    }
+
+    def first(**schedule: Any) -> tuple[Tensor, ...]:
+        recipe = tiny.recipe(**changes, **schedule)
+        return tuple(next(iter(build_training(recipe, tiny.images(48), choose_hardware(recipe.train, "cpu"))[1])))
+
+    large, small = first(), first(schedule__resolution=[{"size": 8, "until": 0.5}])
+    assert (large[0].shape[-1], small[0].shape[-1]) == (16, 8)
+    torch.testing.assert_close(small[0], F.interpolate(large[0], (8, 8), mode="bilinear", antialias=True))
+    torch.testing.assert_close(small[2], large[2])
+    torch.testing.assert_close(small[1], large[1])
 
 
 def test_distilled_student_predicts_as_its_teacher(

@@ -14,12 +14,17 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from thirtytwo.augment.augmenter import Augmenter, mix, uses_mixing
+from thirtytwo.augment.geometry import resized
 from thirtytwo.config.recipe import Recipe, SelectionSettings
 from thirtytwo.data.arrays import Rows
 from thirtytwo.data.channels import channel_statistics
 from thirtytwo.data.types import ImageSet
 from thirtytwo.tensors import as_tensor, generator_for, send, to_device
+from thirtytwo.training.distillation import Teacher
 from thirtytwo.training.processes import current
+
+Batch = tuple[Tensor, ...]
+"""Images, their labels, and the logits of the teacher where there is one."""
 
 
 class Selection:
@@ -85,12 +90,10 @@ class Batches:
         count: number of training images N.
         batch_size: images per batch over all processes; the incomplete last batch is dropped.
         seed: seed of the order.
-        make: returns images and labels for `(positions int64 (B,), epoch, step within the epoch)`.
+        make: returns the batch for `(positions int64 (B,), epoch, step within the epoch)`.
     """
 
-    def __init__(
-        self, count: int, batch_size: int, seed: int, make: Callable[[Tensor, int, int], tuple[Tensor, Tensor]]
-    ) -> None:
+    def __init__(self, count: int, batch_size: int, seed: int, make: Callable[[Tensor, int, int], Batch]) -> None:
         self.count = count
         self.batch_size = min(batch_size, count)
         self.seed = seed
@@ -103,7 +106,7 @@ class Batches:
     def __len__(self) -> int:
         return self.count // self.batch_size
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def __iter__(self) -> Iterator[Batch]:
         epoch = self.epoch
         order = self._order(generator_for(self.seed, epoch, "order"))
         for step in range(len(self)):
@@ -132,7 +135,9 @@ class TrainingBatches(Batches):
     `pixels` uint8 `(N, S, S, 3)`, `labels` int64 `(N,)`; `large` are the same images with more pixels, which are read
     batch by batch where `augment.crop` crops them; `classes` are the class names, needed for MixUp, CutMix and
     `augment.classes`. Yields normalized float `(B, 3, h, w)` and labels int64 `(B,)`; with MixUp or CutMix, targets
-    float32 `(B, C)` whose rows sum to 1 instead of labels.
+    float32 `(B, C)` whose rows sum to 1 instead of labels; with a `teacher`, also its logits float32 `(B, C)` for the
+    same augmented images. The teacher gets them at full size also while the student trains at a smaller one, at which a
+    network is not as accurate unless it was trained at it last.
     """
 
     def __init__(
@@ -145,6 +150,7 @@ class TrainingBatches(Batches):
         memory_format: torch.memory_format,
         classes: Sequence[str] = (),
         large: Rows | None = None,
+        teacher: Teacher | None = None,
     ) -> None:
         super().__init__(len(labels), recipe.schedule.batch_size, recipe.seed, self.batch)
         self.steps = len(self) * recipe.schedule.epochs
@@ -154,6 +160,7 @@ class TrainingBatches(Batches):
         self._large = large if recipe.augment.crops else None
         self._recipe = recipe
         self._memory_format = memory_format
+        self._teacher = teacher
         self._classes = len(classes)
         self._augment = Augmenter(recipe.augment, mean, std, classes or None)
         self._tables = self._augment.lookup_tables(labels)
@@ -172,8 +179,8 @@ class TrainingBatches(Batches):
         """Side of the training images, in pixels, after the fraction `progress` of all steps."""
         return self._recipe.schedule.size_at(progress, int(self._pixels.shape[1]))
 
-    def batch(self, positions: Tensor, epoch: int, step: int) -> tuple[Tensor, Tensor]:
-        """Augmented images and labels at `positions` int64 `(B,)`, which is on the CPU; deterministic for each step.
+    def batch(self, positions: Tensor, epoch: int, step: int) -> Batch:
+        """The batch of the images at `positions` int64 `(B,)`, which is on the CPU; deterministic for each step.
 
         Of several processes, each draws other random numbers.
         """
@@ -185,11 +192,13 @@ class TrainingBatches(Batches):
         pixels = self._pixels[positions] if read is None else send(read, self._labels.device)
         size = int(self._pixels.shape[1])
         small = self.size_at(number / self.steps)
-        images = self._augment(pixels, self._flip_first[positions], tables, epoch, draw, size, small)
+        shown = small if self._teacher is None else size
+        images = self._augment(pixels, self._flip_first[positions], tables, epoch, draw, size, shown)
         labels = self._labels[positions]
         if self._mixes:
             images, labels = mix(images, labels, self._classes, self._recipe.augment, draw("mix"))
-        return images.contiguous(memory_format=self._memory_format), labels
+        taught = () if self._teacher is None else (self._teacher.logits(images),)
+        return resized(images, small).contiguous(memory_format=self._memory_format), labels, *taught
 
 
 def _draw(seed: int, number: int, purpose: str) -> torch.Generator:
@@ -237,7 +246,7 @@ def augment_samples(recipe: Recipe, images: ImageSet, rows: int = 12, passes: in
     batches = TrainingBatches(pixels, labels, mean, std, recipe, layout, images.classes, chosen.large)
     augmented, targets = [], []
     for number in range(passes):
-        batch, target = batches.batch(torch.arange(len(labels)), recipe.schedule.epochs + number, 0)
+        batch, target, *_ = batches.batch(torch.arange(len(labels)), recipe.schedule.epochs + number, 0)
         levels = (batch.permute(0, 2, 3, 1) * torch.tensor(std) + torch.tensor(mean)) * 255
         augmented.append(levels.round().clamp(0, 255).to(torch.uint8).numpy())
         soft = target if target.is_floating_point() else F.one_hot(target, len(images.classes)).float()

@@ -15,6 +15,7 @@ from thirtytwo.errors import ModelFileError, RecipeError, RunError
 from thirtytwo.inference.session import INPUT, open_session
 from thirtytwo.models.base import build_trained, read_run_weights
 from thirtytwo.rundir import RunDir
+from thirtytwo.tensors import even_batches, scored_batch_size
 
 KEY = "train.distill.run"
 
@@ -35,8 +36,8 @@ class Teacher:
     @torch.no_grad()
     def logits(self, images: Tensor) -> Tensor:
         """Logits float32 `(B, C)` for the student's normalized images float `(B, 3, h, w)` of any size."""
-        images = images.float() * self.std + self.mean
-        return self._predict(resized(images, self.size))
+        parts = [images[part] for part in even_batches(len(images), scored_batch_size(self.size))]
+        return torch.cat([self._predict(resized(part.float() * self.std + self.mean, self.size)) for part in parts])
 
 
 def read_teacher(

@@ -190,12 +190,11 @@ def build_training(
     pixels, labels = to_device(train, device)
     initialized = initialized or initialize_network(recipe, train.classes)
     net, mean, std = _prepare_network(initialized, recipe, train, pixels, hardware)
-    teacher = None
-    if settings.distill.run:
-        layout = hardware.memory_format
-        teacher = read_teacher(settings.distill.run, train.classes, mean, std, device, hardware.precision, layout)
     options: dict[str, Any] = {"pixels": pixels, "labels": labels, "mean": mean, "std": std, "recipe": recipe}
     options |= {"memory_format": hardware.memory_format, "classes": train.classes, "large": train.large}
+    if settings.distill.run:
+        layout, arithmetic = hardware.memory_format, hardware.precision
+        options["teacher"] = read_teacher(settings.distill.run, train.classes, mean, std, device, arithmetic, layout)
     if pretrained:
         options["views"] = cached_view_count(recipe, len(train), feature_width(net, int(pixels.shape[1])))
         options["embed"] = build_embedder(net, device, hardware.precision)
@@ -208,7 +207,6 @@ def build_training(
         recipe,
         len(batches),
         loss_function=Loss(settings, weights if weights is None else weights.to(device)),
-        teacher=teacher,
         plateau=Plateau(recipe.schedule, settings.monitor) if recipe.schedule.name == "plateau" else None,
         compile_net=hardware.compile,
         arithmetic=hardware.matrix_arithmetic,

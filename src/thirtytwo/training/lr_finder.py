@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from thirtytwo.config.recipe import Recipe
 from thirtytwo.data.types import ImageSet
 from thirtytwo.models.base import preserve_modes
-from thirtytwo.training.batches import TrainingBatches
+from thirtytwo.training.batches import Batch, TrainingBatches
 from thirtytwo.training.fit import InitializedNetwork, build_training
 from thirtytwo.training.hardware import Hardware
 from thirtytwo.training.module import ClassifierModule
@@ -106,7 +106,7 @@ def run_lr_ramp(
     return LRFinderResult(tuple(rates), tuple(losses), suggest_lr(rates, losses))
 
 
-def _step(loop: ClassifierModule, batch: tuple[Tensor, Tensor], optimizer: Any, hardware: Hardware) -> float:
+def _step(loop: ClassifierModule, batch: Batch, optimizer: Any, hardware: Hardware) -> float:
     """Take one training step and return the mean loss before it.
 
     The gradients are not scaled, not even in float16: those that underflow are too small to matter for the suggestion.
@@ -166,7 +166,7 @@ def _without_accumulation(recipe: Recipe) -> Any:
     return recipe.schedule.model_copy(update={"accumulate": 1})
 
 
-def _cycle_batches(batches: TrainingBatches, epochs: int) -> Iterator[tuple[Tensor, Tensor]]:
+def _cycle_batches(batches: TrainingBatches, epochs: int) -> Iterator[Batch]:
     """Repeat the batches of the first `epochs` epochs endlessly."""
     for epoch in cycle(range(epochs)):
         batches.epoch = epoch

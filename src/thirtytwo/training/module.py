@@ -14,8 +14,7 @@ from torch.nn import functional as F
 from thirtytwo.config.recipe import Recipe
 from thirtytwo.models import Network
 from thirtytwo.tensors import generator_for
-from thirtytwo.training.batches import TrainingBatches
-from thirtytwo.training.distillation import Teacher
+from thirtytwo.training.batches import Batch, TrainingBatches
 from thirtytwo.training.freezing import trained_until
 from thirtytwo.training.losses import Loss, distillation
 from thirtytwo.training.optimizers import build_optimizer
@@ -35,7 +34,6 @@ class ClassifierModule(lightning.LightningModule):
         batches: int,
         *,
         loss_function: Loss | None = None,
-        teacher: Teacher | None = None,
         plateau: Plateau | None = None,
         scales: Mapping[nn.Parameter, float] | None = None,
         compile_net: bool = False,
@@ -48,7 +46,6 @@ class ClassifierModule(lightning.LightningModule):
             recipe: how it is trained.
             batches: number of batches in an epoch.
             loss_function: defaults to the recipe's loss without class weights.
-            teacher: model to distill from, or None.
             plateau: callback that scales learning rates, or None.
             scales: factors on the learning rates of single parameters, 1 by default.
             compile_net: whether to call `torch.compile`.
@@ -61,7 +58,7 @@ class ClassifierModule(lightning.LightningModule):
         self._batches = batches
         self._loss = loss_function or Loss(recipe.train)
         self.plateau = plateau
-        self._teacher, self._scales = teacher, scales
+        self._scales = scales
         self._arithmetic = arithmetic
         self._run_net = torch.compile(net) if compile_net else net
         self._trained_until = trained_until(net, recipe.schedule)
@@ -123,7 +120,7 @@ class ClassifierModule(lightning.LightningModule):
         for parameter, until in self._trained_until.items():
             parameter.requires_grad_(step < until * self.steps)
 
-    def start_step(self, batch: tuple[Tensor, Tensor]) -> None:
+    def start_step(self, batch: Batch) -> None:
         """Prepare a step whose trained parameters are known."""
         self.reset_step_metrics()
         if self._trainer is not None and isinstance(self._trainer.strategy, ChangingDDP):
@@ -151,13 +148,13 @@ class ClassifierModule(lightning.LightningModule):
         logits: Tensor = self.net(images)
         return logits
 
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> dict[str, Tensor]:
-        images, labels = batch
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        images, labels, *taught = batch
         logits = self.training_logits(images).float()
         loss = self._loss(logits, labels)
-        if self._teacher is not None:
+        if taught:
             settings = self.recipe.train.distill
-            distilled = distillation(logits, self._teacher.logits(images), settings.temperature)
+            distilled = distillation(logits, taught[0], settings.temperature)
             loss = (1 - settings.weight) * loss + settings.weight * distilled
         if self._step_metrics is None:  # SAM's second pass uses perturbed weights, whose metrics mean nothing
             accuracy = (logits.argmax(dim=1) == hard_labels(labels)).float().mean()

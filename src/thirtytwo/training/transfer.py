@@ -23,7 +23,7 @@ from thirtytwo.models.base import preserve_modes
 from thirtytwo.models.pretrained import run_settings, source_kind, weights_name
 from thirtytwo.tensors import send
 from thirtytwo.text import counted
-from thirtytwo.training.batches import TrainingBatches
+from thirtytwo.training.batches import Batch, TrainingBatches
 from thirtytwo.training.module import ClassifierModule
 from thirtytwo.training.processes import current
 from thirtytwo.training.schedules import lr_factor
@@ -231,7 +231,7 @@ class TransferBatches(TrainingBatches):
             return int(self._pixels.shape[1])
         return super().size_at((progress - start) / (1 - start))
 
-    def batch(self, positions: Tensor, epoch: int, step: int) -> tuple[Tensor, Tensor]:
+    def batch(self, positions: Tensor, epoch: int, step: int) -> Batch:
         if epoch >= self._head_epochs or not self._views:
             return super().batch(positions, epoch, step)
         if not self._cached_views:
@@ -251,7 +251,7 @@ class TransferBatches(TrainingBatches):
             if step % current().world_size != current().rank and found is not None:
                 continue
             positions = torch.arange(start, min(start + self.batch_size, self.count))
-            images, truth = super().batch(positions, number, step)
+            images, truth, *_ = super().batch(positions, number, step)
             features = self._embed(images).float()
             if found is None:
                 found = (
