@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from thirtytwo import tensors
 from thirtytwo.models.fastnet import FilterConv
-from thirtytwo.models.pooling import convolve_and_pool, max_pool_2x2
+from thirtytwo.models.pooling import convolve_and_pool, max_pool_2x2, pool_globally
 
 
 def saved_bytes(maps: Tensor, pool: str) -> tuple[int, Tensor, Tensor]:
@@ -159,3 +159,32 @@ def test_autocast_computes_in_its_precision() -> None:
     pooled.sum().backward()
     assert conv.weight.grad is not None
     assert conv.weight.grad.dtype == torch.float32
+
+
+@pytest.mark.parametrize("with_mean", [True, False])
+@pytest.mark.parametrize("precision", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+def test_global_pooling_equals_pytorchs(
+    layout: torch.memory_format, precision: torch.dtype, with_mean: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = torch.randn((7, 4, 3, 3), generator=torch.Generator().manual_seed(0)).round()  # with equal maxima
+    maps = values.to(precision).contiguous(memory_format=layout).requires_grad_()
+    monkeypatch.setattr(tensors, "CHUNK_BYTES", 3 * maps[0].nbytes)
+    ours = pool_globally(maps, with_mean=with_mean, training=True)
+    theirs = maps.amax(dim=(2, 3)) + (maps.mean(dim=(2, 3)) if with_mean else 0)
+    torch.testing.assert_close(ours, theirs)
+    weights = torch.linspace(-1, 1, theirs.numel()).to(precision).view(theirs.shape)
+    found, expected = (torch.autograd.grad(one, maps, weights)[0] for one in (ours, theirs))
+    torch.testing.assert_close(found, expected)
+    assert found.is_contiguous(memory_format=layout)
+    assert ("GlobalPool" in type(ours.grad_fn).__name__) is (layout == torch.channels_last)
+    assert "GlobalPool" not in type(pool_globally(maps, with_mean=with_mean, training=False).grad_fn).__name__
+
+
+def test_global_pooling_of_one_image_at_a_time_in_bfloat16_adds_no_rounding_of_its_own() -> None:
+    values = torch.randn((3, 5, 4, 4), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    exact = values.contiguous(memory_format=torch.channels_last).requires_grad_()
+    (expected,) = torch.autograd.grad(pool_globally(exact, with_mean=True, training=True).sum(), exact)
+    short = values.bfloat16().contiguous(memory_format=torch.channels_last).requires_grad_()
+    (found,) = torch.autograd.grad(pool_globally(short, with_mean=True, training=True).sum(), short)
+    torch.testing.assert_close(found.double(), expected, rtol=0.01, atol=0.0)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from thirtytwo.config.settings import Settings, parse_settings
 from thirtytwo.models.base import MAX_WIDTH, MODELS, Network, NetworkBuilder, takes_options
 from thirtytwo.models.norm_activation import norm_and_activation
-from thirtytwo.models.pooling import convolve_and_pool, max_pool_2x2
+from thirtytwo.models.pooling import convolve_and_pool, max_pool_2x2, pool_globally
 from thirtytwo.models.tiny_maps import convolve
 
 WHITENING_CHUNK = 250
@@ -163,12 +163,7 @@ class FastNet(Network):
         return maps
 
     def pool(self, maps: Tensor) -> Tensor:
-        places: tuple[int, ...] = (2, 3)
-        if self.training and maps.is_contiguous(memory_format=torch.channels_last):
-            # gradients of this view are channels-last too; others would slow down the backward pass of the last group
-            maps, places = maps.permute(0, 2, 3, 1).flatten(1, 2), (1,)
-        features = maps.amax(dim=places)
-        return features + maps.mean(dim=places) if self.pooling == "max+mean" else features
+        return pool_globally(maps, with_mean=self.pooling == "max+mean", training=self.training)
 
     def classify(self, features: Tensor) -> Tensor:
         logits: Tensor = self.head(features) * self.logit_scale

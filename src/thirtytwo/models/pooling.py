@@ -1,4 +1,4 @@
-"""A 2×2 max-pool, alone or after a convolution, that needs little memory in training on a CPU."""
+"""Pooling that needs little memory in training on a CPU: 2×2 max-pool, also after a convolution, and global pooling."""
 
 from __future__ import annotations
 
@@ -125,3 +125,44 @@ class _ConvolveAndPool(torch.autograd.Function):
             if wanted[1]:
                 of_filters += found[1]
         return of_maps, of_filters.to(filters.dtype) if wanted[1] else None, None, None, None
+
+
+def pool_globally(maps: Tensor, *, with_mean: bool, training: bool) -> Tensor:
+    """Maximum of each channel of maps `(N, C, H, W)` → `(N, C)`; `with_mean` adds the mean.
+
+    In training on a CPU, the backward pass works on a few images at a time, where PyTorch counts the maxima of all maps
+    in 64 bits. Outputs and gradients, which equal maxima share, are the same up to rounding. Gradients have none of
+    their own.
+    """
+    if not (training and maps.is_contiguous(memory_format=torch.channels_last)):
+        features = maps.amax(dim=(2, 3))
+        return features + maps.mean(dim=(2, 3)) if with_mean else features
+    # gradients of this view are channels-last too; others would slow down the backward pass of the layers before
+    rows = maps.permute(0, 2, 3, 1).flatten(1, 2)
+    if rows.requires_grad and rows.device.type == "cpu" and not torch.compiler.is_compiling():
+        pooled: Tensor = _GlobalPool.apply(rows, with_mean)
+        return pooled
+    features = rows.amax(dim=1)
+    return features + rows.mean(dim=1) if with_mean else features
+
+
+class _GlobalPool(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, with_mean: bool) -> Tensor:
+        largest = rows.amax(dim=1)
+        ctx.save_for_backward(rows, largest)
+        ctx.with_mean = with_mean
+        return largest + rows.mean(dim=1) if with_mean else largest.clone()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        rows, largest = ctx.saved_tensors
+        result = torch.empty_like(rows)
+        for part in chunks(rows):
+            maxima = (rows[part] == largest[part, None]).to(gradient.dtype)
+            share = gradient[part] / maxima.sum(dim=1)
+            torch.mul(maxima, share[:, None], out=result[part])
+            if ctx.with_mean:
+                result[part] += (gradient[part] / rows.shape[1])[:, None]
+        return result, None
