@@ -13,7 +13,7 @@ resolution, with the bias of the stem trained or not, and the first layers froze
 and backward pass, optimizer. Not timed: imports, reading data, building the network, the first step of each stage,
 which also counts the FLOPs. The result is `results/record-steps-<data>.json`, written again after each round.
 airbench94 is there twice: with the memory of PyTorch as it is, and keeping freed memory as thirtytwo does, which saves
-page faults (Linux with glibc only); like thirtytwo's side, the latter puts large tensors on huge pages, too.
+page faults (Linux with glibc only).
 
 `train` trains once for each seed and writes `results/record-<data>-<name>.json` after each of them: accuracy of one
 view and with test-time augmentation, seconds, FLOPs, hardware, versions, hash of the source. Seeds that are there

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from thirtytwo.process import environment, hub_offline, is_own_process, own_process, quiet_loggers, some_home
+from thirtytwo.process import hub_offline, is_own_process, own_process, quiet_loggers, some_home
 
 
 @pytest.fixture
@@ -76,18 +75,9 @@ def test_the_hub_is_asked_again_afterwards(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_a_process_is_owned_for_a_while() -> None:
     assert not is_own_process()
-    before = dict(os.environ)
     with own_process(), own_process():
         assert is_own_process()
     assert not is_own_process()
-    assert dict(os.environ) == before, "processes that the program starts later are its own"
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="PyTorch asks for huge pages on Linux only")
-@pytest.mark.parametrize(("given", "expected"), [(None, "1"), ("0", "0")])
-def test_large_tensors_are_on_huge_pages(given: str | None, expected: str) -> None:
-    with environment("THP_MEM_ALLOC_ENABLE", given), own_process():
-        assert os.environ["THP_MEM_ALLOC_ENABLE"] == expected
 
 
 def test_a_home_is_made_where_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:

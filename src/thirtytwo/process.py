@@ -13,7 +13,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Hashable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -134,22 +134,13 @@ def some_home() -> Iterator[None]:
 
 @contextmanager
 def own_process() -> Iterator[None]:
-    """Mark the process as exclusive to thirtytwo, as under the command line: irreversible settings may be changed.
-
-    PyTorch, where its first tensor is made within, puts large tensors on huge pages (Linux only); the environment
-    variable `THP_MEM_ALLOC_ENABLE=0` turns that off.
-    """
+    """Mark the process as exclusive to thirtytwo, as under the command line: irreversible settings may be changed."""
     global _owned
     before, _owned = _owned, True
     try:
-        with environment(_HUGE_PAGES, os.environ.get(_HUGE_PAGES, "1")) if sys.platform == "linux" else nullcontext():
-            yield
+        yield
     finally:
         _owned = before
-
-
-_HUGE_PAGES = "THP_MEM_ALLOC_ENABLE"
-"""Variable that PyTorch reads once, at its first tensor: whether it asks for huge pages, which save page faults."""
 
 
 @contextmanager

@@ -114,29 +114,35 @@ def test_memory_that_was_freed_before_training_does_not_add_to_it(noise_cifar: P
     run(script)
 
 
-HUGE_PAGES = """
-import re, sys
-from contextlib import nullcontext
-from pathlib import Path
+LARGER_IMAGES = """
+import psutil, torch
+from thirtytwo.config.recipe import TrainSettings
 from thirtytwo.process import own_process
+from thirtytwo.training.callbacks import MemoryRelease
+from thirtytwo.training.hardware import choose_hardware
 
-def on_huge_pages():
-    return int(re.search("AnonHugePages: *([0-9]+) kB", Path("/proc/self/smaps_rollup").read_text())[1]) / 2**10
+def resident():
+    return psutil.Process().memory_info().rss / 2**20
 
-with own_process() if sys.argv[1] == "own" else nullcontext():
-    import torch
-    tensors = [torch.ones(2**21) for _ in range(25)]  # 8 MiB each
-print(on_huge_pages())
+def start_step(side):
+    callback.on_train_batch_start(None, None, (torch.zeros(1, 3, side, side), torch.zeros(1)), 0)
+
+with own_process():
+    choose_hardware(TrainSettings(), "cpu")
+callback = MemoryRelease()
+start_step(20)
+before = resident()
+buffers = [torch.ones(2**18) for _ in range(300)]  # 300 MiB
+kept = buffers[150]
+del buffers
+start_step(20)
+assert resident() - before > 250, "freed memory is kept for steps on images of the same size"
+start_step(24)
+assert resident() - before < 50
 """
-HUGE_PAGES_STATE = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
 
 @pytest.mark.long
-@pytest.mark.skipif(
-    not HUGE_PAGES_STATE.is_file() or "[madvise]" not in HUGE_PAGES_STATE.read_text(),
-    reason="this system does not give huge pages to those who ask, and only to those",
-)
-def test_large_tensors_are_on_huge_pages_under_the_command_line_only() -> None:
-    own, other = (run(HUGE_PAGES, word) for word in ("own", "other"))
-    assert float(own) > 100
-    assert float(other) < 50
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's allocator")
+def test_memory_of_steps_on_smaller_images_is_released_before_the_first_on_larger_ones() -> None:
+    run(LARGER_IMAGES)

@@ -261,7 +261,7 @@ def _metrics(row: Mapping[str, float]) -> str:
 
 
 class MemoryRelease(lightning.Callback):
-    """Gives freed memory back to the system before the first step, and from time to time between epochs.
+    """Gives freed memory back to the system before the first step on images of a size, and sometimes between epochs.
 
     It is in pieces, left by reading the data or by steps on smaller images, that a larger step may find no room in: it
     would add to the memory of training, and more so from epoch to epoch.
@@ -269,11 +269,20 @@ class MemoryRelease(lightning.Callback):
 
     def __init__(self) -> None:
         self._last = -math.inf
+        self._shape: tuple[int, ...] = ()
 
     def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         if time.perf_counter() - self._last >= RELEASE_SECONDS:
             release_freed_memory()
             self._last = time.perf_counter()
+
+    def on_train_batch_start(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        shape = tuple(batch[0].shape[1:])
+        if shape != self._shape:
+            release_freed_memory()
+            self._shape = shape
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
