@@ -93,24 +93,32 @@ def test_convolution_in_parts_equals_the_whole(
     assert found[1].is_contiguous(memory_format=torch.channels_last)
 
 
+class LargestBatch(TorchDispatchMode):
+    """Remembers the largest number of maps of 8 channels and 8×8 pixels that an operation returns."""
+
+    found = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for one in result if isinstance(result, tuple) else (result,):
+            if isinstance(one, Tensor) and one.shape[1:] == (8, 8, 8):
+                self.found = max(self.found, len(one))
+        return result
+
+
 @pytest.mark.usefixtures("small_parts")
 def test_maps_between_convolution_and_pool_are_not_kept() -> None:
     conv = FilterConv(5, 8, 3).to(memory_format=torch.channels_last)
-    maps, largest = channels_last((40, 5, 8, 8), 0, torch.float32), 0
-
-    class Watch(TorchDispatchMode):
-        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            nonlocal largest
-            result = func(*args, **(kwargs or {}))
-            for one in result if isinstance(result, tuple) else (result,):
-                if isinstance(one, Tensor) and one.shape[1:] == (8, 8, 8):
-                    largest = max(largest, len(one))
-            return result
-
-    with Watch():
+    maps = channels_last((40, 5, 8, 8), 0, torch.float32)
+    with LargestBatch() as batch:
         conv.pooled(maps).sum().backward()
-    assert largest == 3
+    assert batch.found == 3
     assert conv.weight.grad is not None
+    conv.eval()
+    with LargestBatch() as batch, torch.no_grad():
+        pooled = conv.pooled(maps)
+    assert batch.found == 3
+    torch.testing.assert_close(pooled, F.max_pool2d(F.conv2d(maps, conv.weight, padding=1), 2))
 
 
 @pytest.mark.usefixtures("small_parts")

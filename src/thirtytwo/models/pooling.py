@@ -72,12 +72,17 @@ def _spread(gradient: Tensor, positions: Tensor, into: Tensor) -> None:
 def convolve_and_pool(maps: Tensor, filters: Tensor, padding: int, *, training: bool) -> Tensor | None:
     """`max_pool2d(conv2d(maps, filters), 2)` of a few images at a time; None where that has no advantage.
 
-    It has one on a CPU, in training, for channels-last maps `(N, C, H, W)` whose convolution is larger than a CPU's
-    cache: the maps between convolution and pool, the largest of a network, are never in memory as a whole, nor are
-    their gradients. `filters` are `(O, C, K, K)` with K > `padding`. Outputs are the same; the gradient of `filters` is
-    summed over the parts in float32, so it differs by rounding. Gradients have none of their own.
+    It has one on a CPU, in training or without gradients, for channels-last maps `(N, C, H, W)` whose convolution is
+    larger than a CPU's cache: the maps between convolution and pool, the largest of a network, are never in memory as a
+    whole, nor are their gradients. `filters` are `(O, C, K, K)` with K > `padding`. Outputs are the same; the gradient
+    of `filters` is summed over the parts in float32, so it differs by rounding. Gradients have none of their own.
     """
-    if torch.compiler.is_compiling() or not training or not maps.requires_grad or maps.device.type != "cpu":
+    recorded = torch.is_grad_enabled() and (maps.requires_grad or filters.requires_grad)
+    if (
+        torch.compiler.is_compiling()
+        or maps.device.type != "cpu"
+        or (recorded and not (training and maps.requires_grad))
+    ):
         return None
     height, width = (side + 2 * padding - filters.shape[2] + 1 for side in maps.shape[2:])
     if min(height, width) < min(_SIDE) or height * width > _MOST_POSITIONS:
@@ -90,7 +95,13 @@ def convolve_and_pool(maps: Tensor, filters: Tensor, padding: int, *, training: 
     parts = list(chunks_of(len(maps), size))
     if len(parts) < 2 or not maps.is_contiguous(memory_format=torch.channels_last):
         return None
-    pooled: Tensor = _ConvolveAndPool.apply(maps, filters, padding, (height, width), parts)
+    if recorded:
+        trained: Tensor = _ConvolveAndPool.apply(maps, filters, padding, (height, width), parts)
+        return trained
+    shape = (len(maps), len(filters), height // 2, width // 2)
+    pooled = torch.empty(shape, dtype=maps.dtype, memory_format=torch.channels_last)
+    for part in parts:
+        pooled[part] = F.max_pool2d(F.conv2d(maps[part], filters, padding=padding), 2)
     return pooled
 
 
