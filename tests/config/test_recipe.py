@@ -362,3 +362,18 @@ def test_work_done_after_epochs(transfer: dict[str, Any], image_size: int | str,
         }
     )
     assert [recipe.work_done(epochs) for epochs in (0, 2, 3, 4)] == pytest.approx(work)
+
+
+def test_a_teacher_takes_as_long_in_steps_on_small_images() -> None:
+    recipe = Recipe.model_validate(
+        {
+            "name": "one",
+            "model": {"name": "fastnet"},
+            "data": {"image_size": 32},
+            "schedule": {"epochs": 4, "resolution": [{"size": 16, "until": 0.5}]},
+            "train": {"distill": {"run": "runs/teacher"}},
+        }
+    )
+    small, large = 1 / 4 + 1 / 3, 1 + 1 / 3  # of a step without a teacher, at full size
+    assert recipe.work_done(2) == pytest.approx(small / (small + large))
+    assert recipe.work_done(4) == pytest.approx(1)

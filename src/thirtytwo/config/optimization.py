@@ -121,13 +121,16 @@ class ScheduleSettings(Settings):
         """Side of the training images, in pixels, after the fraction `progress` of all steps; `full` at the end."""
         return next((min(stage.size, full) for stage in self.resolution if progress < stage.until), full)
 
-    def work_at(self, progress: float, full: int) -> float:
-        """Share of a training's work up to the fraction `progress` of its steps, 0 to 1, by the pixels of images."""
+    def work_at(self, progress: float, full: int, besides: float = 0.0) -> float:
+        """Share of a training's work up to the fraction `progress` of its steps, 0 to 1, by the pixels of images.
+
+        `besides` is work that every step adds, as a share of a step on full-size images.
+        """
 
         def pixels(end: float) -> float:
             total = start = 0.0
             for until in (*(stage.until for stage in self.resolution), 1.0):
-                total += max(0.0, min(until, end) - start) * self.size_at(start, full) ** 2
+                total += max(0.0, min(until, end) - start) * (self.size_at(start, full) ** 2 + besides * full**2)
                 start = until
             return total
 

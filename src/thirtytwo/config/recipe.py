@@ -109,6 +109,10 @@ class DistillSettings(Settings):
     """Weight of the distillation term in the loss; the rest is the loss on labels."""
 
 
+TEACHER_WORK = 1 / 3
+"""Work of a forward pass, as a share of a training step, which also has a backward pass of twice the operations."""
+
+
 class SelectionSettings(Settings):
     """Training on the images with the highest loss; the number of batches in an epoch stays the same."""
 
@@ -288,14 +292,16 @@ class Recipe(Settings):
     def work_done(self, epochs: float) -> float:
         """Share of a training's work after so many epochs, 0 to 1, by the pixels of its images.
 
-        Epochs of transfer learning in which only the head is trained do not count, unless all are.
+        A teacher, which sees them at full size, counts as if it were the student's network. Epochs of transfer learning
+        in which only the head is trained do not count, unless all are.
         """
         head = self.head_epochs if self.transfer.pretrained else 0
         if head >= self.schedule.epochs:
             return epochs / self.schedule.epochs
         progress = max(0.0, (epochs - head) / (self.schedule.epochs - head))
         full = self.data.image_size
-        return progress if isinstance(full, str) else self.schedule.work_at(progress, full)
+        teacher = TEACHER_WORK if self.train.distill.run else 0.0
+        return progress if isinstance(full, str) else self.schedule.work_at(progress, full, teacher)
 
     def to_toml(self) -> str:
         """The recipe as TOML text; `config.resolve.read_recipe` reads it back unchanged."""
