@@ -28,7 +28,7 @@ from thirtytwo.config.resolve import resolve_recipe
 from thirtytwo.io import write_json
 from thirtytwo.models import MODELS
 from thirtytwo.process import own_process
-from thirtytwo.training.batches import TrainingBatches
+from thirtytwo.training.batches import Batch, TrainingBatches
 from thirtytwo.training.hardware import Hardware, choose_hardware, describe_machine
 
 RESULTS = Path(__file__).parent / "results" / "augment.json"
@@ -129,7 +129,7 @@ def batches_for(kind: str, batch: int, hardware: Hardware) -> TrainingBatches:
     return TrainingBatches(pixels, labels, MEAN, STD, recipe_for(kind, batch), hardware.memory_format, CLASSES)
 
 
-def next_batch(source: TrainingBatches, number: int) -> tuple[Tensor, Tensor]:
+def next_batch(source: TrainingBatches, number: int) -> Batch:
     """Batch `number` of an endless training."""
     positions = torch.arange(source.batch_size) + number % len(source) * source.batch_size
     return source.batch(positions, number // len(source), number % len(source))

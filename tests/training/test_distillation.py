@@ -54,8 +54,14 @@ def read(path: Path, layout: torch.memory_format = torch.contiguous_format) -> T
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("source", ["weights.safetensors", "model.onnx"])
 def test_teacher_logits_equal_the_run(
-    source: str, layout: torch.memory_format, teacher_run: tuple[Path, Fitted], tiny: SimpleNamespace, tmp_path: Path
+    source: str,
+    layout: torch.memory_format,
+    teacher_run: tuple[Path, Fitted],
+    tiny: SimpleNamespace,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("thirtytwo.training.distillation.scored_batch_size", lambda side: 5)
     path, fitted = teacher_run
     run = tmp_path / "run"
     run.mkdir()
@@ -71,6 +77,7 @@ def test_teacher_logits_equal_the_run(
     ):
         found = teacher.logits(normalize(images, *OWN))
     assert layouts[:1] == ([True] if source == "weights.safetensors" else [])
+    assert found.shape == (12, 3)
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
     assert not found.requires_grad
 

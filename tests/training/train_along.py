@@ -27,7 +27,7 @@ from thirtytwo.config.resolve import resolve_recipe
 from thirtytwo.data.load import load_dataset
 from thirtytwo.models.base import MODELS, Network
 from thirtytwo.rundir import RunDir
-from thirtytwo.training.batches import Batches
+from thirtytwo.training.batches import Batch, Batches
 from thirtytwo.training.fit import fit
 from thirtytwo.training.hardware import Hardware, choose_hardware
 from thirtytwo.training.launch import joined
@@ -109,7 +109,7 @@ def _order_of_its_own(batches: Batches, generator: torch.Generator) -> Tensor:
     return _order(batches, generator.manual_seed(generator.initial_seed() + current().rank))
 
 
-def _divided_twice(module: ClassifierModule, batch: tuple[Tensor, Tensor], number: int) -> dict[str, Tensor]:
+def _divided_twice(module: ClassifierModule, batch: Batch, number: int) -> dict[str, Tensor]:
     found = _step(module, batch, number)
     return found | {"loss": found["loss"] / current().world_size}
 

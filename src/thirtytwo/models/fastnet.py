@@ -85,6 +85,7 @@ class FilterConv(nn.Conv2d):
     def pooled(self, maps: Tensor) -> Tensor:
         """The convolution of maps `(N, I, H, W)`, max-pooled to half their sides."""
         plain = self.bias is None and not self._forward_hooks and not self._forward_pre_hooks
+        plain = plain and "forward" not in vars(self)  # which `models.folding` replaces
         parts = convolve_and_pool(maps, self.weight, int(self.padding[0]), training=self.training) if plain else None
         return max_pool_2x2(self(maps), training=self.training) if parts is None else parts
 

@@ -73,19 +73,16 @@ def convolve_and_pool(maps: Tensor, filters: Tensor, padding: int, *, training: 
     """`max_pool2d(conv2d(maps, filters), 2)` of a few images at a time; None where that has no advantage.
 
     It has one on a CPU, in training or without gradients, for channels-last maps `(N, C, H, W)` whose convolution is
-    larger than a CPU's cache: the maps between convolution and pool, the largest of a network, are never in memory as a
-    whole, nor are their gradients. `filters` are `(O, C, K, K)` with K > `padding`. Outputs are the same; the gradient
-    of `filters` is summed over the parts in float32, so it differs by rounding. Gradients have none of their own.
+    larger than a part (`CHUNK_BYTES`): the maps between convolution and pool, the largest of a network, are never in
+    memory as a whole, nor are their gradients. `filters` are `(O, C, K, K)` with K > `padding`. Outputs and gradients
+    are the same up to rounding; the gradient of `filters` is summed over the parts in float32. Gradients have none of
+    their own.
     """
     recorded = torch.is_grad_enabled() and (maps.requires_grad or filters.requires_grad)
-    if (
-        torch.compiler.is_compiling()
-        or maps.device.type != "cpu"
-        or (recorded and not (training and maps.requires_grad))
-    ):
+    if torch.compiler.is_compiling() or maps.device.type != "cpu" or (recorded and not training):
         return None
     height, width = (side + 2 * padding - filters.shape[2] + 1 for side in maps.shape[2:])
-    if min(height, width) < min(_SIDE) or height * width > _MOST_POSITIONS:
+    if min(height, width) < min(_SIDE) or (recorded and height * width > _MOST_POSITIONS):
         return None
     if is_multiplied(maps, filters.shape[2], padding, training=training):
         return None
@@ -141,9 +138,9 @@ class _ConvolveAndPool(torch.autograd.Function):
 def pool_globally(maps: Tensor, *, with_mean: bool, training: bool) -> Tensor:
     """Maximum of each channel of maps `(N, C, H, W)` → `(N, C)`; `with_mean` adds the mean.
 
-    In training on a CPU, the backward pass works on a few images at a time, where PyTorch counts the maxima of all maps
-    in 64 bits. Outputs and gradients, which equal maxima share, are the same up to rounding. Gradients have none of
-    their own.
+    In training on a CPU, for channels-last maps, the backward pass works on a few images at a time, where PyTorch
+    counts the maxima of all maps in 64 bits. Outputs and gradients, which equal maxima share, are the same up to
+    rounding. Gradients have none of their own.
     """
     if not (training and maps.is_contiguous(memory_format=torch.channels_last)):
         features = maps.amax(dim=(2, 3))

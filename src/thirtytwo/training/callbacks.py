@@ -48,7 +48,10 @@ BAR_SECONDS = 0.5
 EPOCH_LINE_SECONDS = 1.0
 """Least time between two lines of epochs that are not the first or the last."""
 RELEASE_SECONDS = 20.0
-"""Least time between two releases of freed memory; the step after one takes some tenths of a second longer."""
+"""Least time from one release of freed memory to one at the start of an epoch.
+
+The step after a release takes some tenths of a second longer.
+"""
 
 
 class HistoryCallback(lightning.Callback):
@@ -273,16 +276,19 @@ class MemoryRelease(lightning.Callback):
 
     def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         if time.perf_counter() - self._last >= RELEASE_SECONDS:
-            release_freed_memory()
-            self._last = time.perf_counter()
+            self._release()
 
     def on_train_batch_start(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         shape = tuple(batch[0].shape[1:])
         if shape != self._shape:
-            release_freed_memory()
+            self._release()
             self._shape = shape
+
+    def _release(self) -> None:
+        release_freed_memory()
+        self._last = time.perf_counter()
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):

@@ -36,7 +36,8 @@ class Teacher:
     @torch.no_grad()
     def logits(self, images: Tensor) -> Tensor:
         """Logits float32 `(B, C)` for the student's normalized images float `(B, 3, h, w)` of any size."""
-        parts = [images[part] for part in even_batches(len(images), scored_batch_size(self.size))]
+        most = scored_batch_size(self.size) if images.device.type == "cpu" else len(images)
+        parts = [images[part] for part in even_batches(len(images), most)]
         return torch.cat([self._predict(resized(part.float() * self.std + self.mean, self.size)) for part in parts])
 
 
