@@ -61,8 +61,9 @@ def recipe_guide() -> str:
         "| --- | --- | --- | --- | --- | --- |",
     ]
     text = """
-Times are those of training, on the hardware that the row names; for photographs, from start to report. Some trainings
-had pauses or others beside them, so they would take less time alone: the head of each recipe's file says so.
+Times are those of training, on the hardware that the row names and with the version of its date, of which later ones
+are faster; for photographs, from start to report. Some trainings had pauses or others beside them, so they would take
+less time alone: the head of each recipe's file says so.
 ± is the standard deviation over the draws."""
     return "\n".join([*head, *rows, text]) + "\n"
 

@@ -138,6 +138,7 @@ def accuracies() -> str:
 In brackets: 95 % interval for one run, standard deviation for several. Trained on
 {trained};
 evaluated once on {scored}. Minutes are from start to report, except where only training was timed.
+Each row was measured with the version of its date; later ones are faster and take less memory.
 Peak memory: {memory:.1f} GB."""
     return "\n".join([*lines, text]) + "\n"
 

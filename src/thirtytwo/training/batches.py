@@ -136,8 +136,8 @@ class TrainingBatches(Batches):
     batch by batch where `augment.crop` crops them; `classes` are the class names, needed for MixUp, CutMix and
     `augment.classes`. Yields normalized float `(B, 3, h, w)` and labels int64 `(B,)`; with MixUp or CutMix, targets
     float32 `(B, C)` whose rows sum to 1 instead of labels; with a `teacher`, also its logits float32 `(B, C)` for the
-    same augmented images. The teacher gets them at full size also while the student trains at a smaller one, at which a
-    network is not as accurate unless it was trained at it last.
+    same augmented images. The teacher always gets them at full size, also while the student trains on smaller
+    ones: a network is less accurate at another size than the one that its training ended with.
     """
 
     def __init__(

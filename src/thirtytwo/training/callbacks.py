@@ -48,7 +48,7 @@ BAR_SECONDS = 0.5
 EPOCH_LINE_SECONDS = 1.0
 """Least time between two lines of epochs that are not the first or the last."""
 RELEASE_SECONDS = 20.0
-"""Least time from one release of freed memory to one at the start of an epoch.
+"""Seconds after a release of freed memory in which the start of an epoch releases none.
 
 The step after a release takes some tenths of a second longer.
 """
@@ -264,7 +264,7 @@ def _metrics(row: Mapping[str, float]) -> str:
 
 
 class MemoryRelease(lightning.Callback):
-    """Gives freed memory back to the system before the first step on images of a size, and sometimes between epochs.
+    """Gives freed memory back to the system when the size of training images changes, and sometimes between epochs.
 
     It is in pieces, left by reading the data or by steps on smaller images, that a larger step may find no room in: it
     would add to the memory of training, and more so from epoch to epoch.
