@@ -216,8 +216,8 @@ def test_a_large_image_waits_for_small_ones() -> None:
 
 @pytest.fixture
 def held(start_plain: Start, monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
-    """A service whose model waits for the event `go` once a batch has `begun`; `start` takes its settings."""
-    go, begun = threading.Event(), threading.Event()
+    """A service whose model waits for the event `go` once a batch has `started`; `start` takes its settings."""
+    go, started = threading.Event(), threading.Event()
 
     def begin(**settings: Any) -> TestClient:
         client = start_plain(**settings)
@@ -225,14 +225,14 @@ def held(start_plain: Start, monkeypatch: pytest.MonkeyPatch) -> Iterator[Simple
         classify = classifier.classify
 
         def slowly(pixels: Any, top: int, **options: Any) -> Any:
-            begun.set()
+            started.set()
             assert go.wait(60)
             return classify(pixels, top, **options)
 
         monkeypatch.setattr(classifier, "classify", slowly)
         return client
 
-    yield SimpleNamespace(start=begin, go=go, begun=begun)
+    yield SimpleNamespace(start=begin, go=go, started=started)
     go.set()
 
 
@@ -296,7 +296,7 @@ def test_images_of_a_client_that_is_gone_are_not_classified(held: SimpleNamespac
             wait_until(lambda: server.started)
             with socket.create_connection(listener.getsockname(), timeout=20) as stays:
                 stays.sendall(head.encode() + data)
-                assert held.begun.wait(20)
+                assert held.started.wait(20)
                 with socket.create_connection(listener.getsockname(), timeout=20) as leaves:
                     leaves.sendall(head.encode() + data)
                     wait_until(lambda: limits.images == 2)
