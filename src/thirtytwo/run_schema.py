@@ -241,6 +241,6 @@ def find_problem(name: str, content: object) -> str | None:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         where = ".".join(str(step) for step in first["loc"]) or "its top level"
-        reason = plain_reason(first["msg"])
+        reason = plain_reason(first)
         return f"{where}: {reason[:1].lower()}{reason[1:]}"
     return None

@@ -8,9 +8,9 @@ import os
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
-from typing import TextIO
+from typing import Any, TextIO
 
 _SPECIAL = re.compile(r"[\\`*_\[\]|#$~]|:(?=\S)|&(?=[#\w])")
 """Characters that Markdown interprets anywhere in a line; see `_LINE_START` and `_AUTOLINK` for the others."""
@@ -25,6 +25,18 @@ _ICON = ":material/"  # Streamlit replaces it before it parses
 _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 _ALLOWED = frozenset("\u200c\u200d")
 """Joiners that emoji and some scripts need."""
+_TRUTH, _WHOLE, _NUMBER = "true or false", "a whole number", "a number"
+_EXPECTED = {
+    "bool_type": _TRUTH,
+    "bool_parsing": _TRUTH,
+    "int_type": _WHOLE,
+    "int_parsing": _WHOLE,
+    "int_from_float": _WHOLE,
+    "float_type": _NUMBER,
+    "float_parsing": _NUMBER,
+    "string_type": "text",
+}
+"""Expected values in plain words, by pydantic's error type."""
 
 
 SPACE = "\u00a0"
@@ -157,9 +169,17 @@ def first_line(error: BaseException, most: int = 200) -> str:
     return f"{whole.rstrip(' ,;:.')} …" if whole else f"{line[: most - 1]}…"
 
 
-def plain_reason(message: str) -> str:
-    """A message of pydantic without the kind of exception that it puts before the reason of a validator."""
-    return message.removeprefix("Value error, ").removeprefix("Assertion failed, ")
+def expected_value(problem: Mapping[str, Any]) -> str | None:
+    """What the value should be, by one of pydantic's errors; None where it says something else."""
+    _, mark, rest = str(problem["msg"]).rpartition("should be ")
+    return _EXPECTED.get(problem["type"]) or (rest if mark else None)
+
+
+def plain_reason(problem: Mapping[str, Any]) -> str:
+    """What is wrong by one of pydantic's errors, without the kind of exception that it puts before a reason."""
+    reason = str(problem["msg"]).removeprefix("Value error, ").removeprefix("Assertion failed, ")
+    expected = None if reason != problem["msg"] else expected_value(problem)
+    return f"must be {expected}" if expected else reason
 
 
 def capitalized(phrase: str) -> str:

@@ -459,7 +459,7 @@ def _usage_message(error: typer.TyperException, given: Sequence[str]) -> tuple[s
     cause: Any = error.__cause__
     if isinstance(error, typer.BadParameter) and hasattr(cause, "errors"):  # of pydantic's validation
         wrong = cause.errors()[0]
-        reason, found = plain_reason(wrong["msg"]), repr(str(wrong["input"]))
+        reason, found = plain_reason(wrong), repr(str(wrong["input"]))
         error.message = reason if found in reason else f"{reason}; found {found}."
     message = error.format_message()
     close = getattr(error, "possibilities", None)

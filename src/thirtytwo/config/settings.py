@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar, get_origin
@@ -10,7 +11,7 @@ from typing import Any, TypeVar, get_origin
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from thirtytwo.errors import RecipeError, did_you_mean
-from thirtytwo.text import plain_reason
+from thirtytwo.text import expected_value, plain_reason
 
 
 class Settings(BaseModel):
@@ -36,14 +37,20 @@ def parse_settings(kind: type[S], values: Mapping[str, Any], where: str) -> S:
         RecipeError: names `where`, each wrong key, the value found and the value expected.
     """
     try:
-        return kind.model_validate_json(json.dumps(dict(values), default=_plain), strict=True)
+        return kind.model_validate_json(json.dumps(plain(values), default=str), strict=True)
     except ValidationError as error:
         raise RecipeError(f"{where}: " + " ".join(_describe(kind, error))) from None
 
 
-def _plain(value: Any) -> Any:
-    """NumPy scalars as Python numbers, any other type that JSON lacks as text."""
-    return value.item() if hasattr(value, "item") else str(value)
+def plain(value: Any) -> Any:
+    """A value as TOML and JSON know it: NumPy's scalars as Python's numbers, paths as text; also within tables."""
+    if isinstance(value, Mapping):
+        return {key: plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(inner) for inner in value]
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    return value.item() if hasattr(value, "item") and not getattr(value, "ndim", 0) else value
 
 
 def _describe(kind: type[BaseModel], error: ValidationError) -> list[str]:
@@ -61,10 +68,12 @@ def _describe(kind: type[BaseModel], error: ValidationError) -> list[str]:
         elif problem["type"] == "missing":
             sentences.append(f"{key!r} is missing.")
         elif problem["type"] == "value_error":
-            reason = plain_reason(problem["msg"])
+            reason = plain_reason(problem)
             sentences.append(f"{key!r}: {reason}." if key else f"{reason}.")
         else:
-            expected.setdefault(key, []).append(EXPECTED.get(problem["type"]) or problem["msg"].split("should be ")[-1])
+            expected.setdefault(key, []).append(
+                EXPECTED.get(problem["type"]) or expected_value(problem) or problem["msg"]
+            )
             found[key] = problem["input"]
     sentences += [f"{key!r} must be {' or '.join(texts)}, found {found[key]!r}." for key, texts in expected.items()]
     return sentences

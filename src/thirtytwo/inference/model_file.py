@@ -118,8 +118,7 @@ def checked_info(session: InferenceSession, path: Path) -> ModelInfo:
         info = ModelInfo.model_validate_json(metadata[METADATA_KEY])
     except ValidationError as error:
         problems = "; ".join(
-            f"{'.'.join(map(str, problem['loc'])) or 'the JSON'}: {plain_reason(problem['msg'])}"
-            for problem in error.errors()
+            f"{'.'.join(map(str, problem['loc'])) or 'the JSON'}: {plain_reason(problem)}" for problem in error.errors()
         )
         raise ModelFileError(
             f"{path}: its metadata {METADATA_KEY!r} does not fit this version of thirtytwo ({problems}).",

@@ -208,7 +208,7 @@ def _read_parameters(request: Request) -> PredictParameters:
         errors = [
             {
                 "where": str(entry["loc"][-1]),
-                "error": f"{plain_reason(entry['msg'])}; found {shorten(repr(entry['input']), 100)}",
+                "error": f"{plain_reason(entry)}; found {shorten(repr(entry['input']), 100)}",
             }
             for entry in error.errors()
         ]

@@ -120,4 +120,4 @@ def read_settings(**given: Any) -> ServeSettings:
         first = error.errors(include_url=False, include_input=False)[0]
         name = str(first["loc"][0])
         fix = "Set it to the key that clients must send, or unset it." if name == KEY_VARIABLE else "Correct its value."
-        raise ServiceError(f"{name}: {plain_reason(first['msg'])}.", fix) from None
+        raise ServiceError(f"{name}: {plain_reason(first)}.", fix) from None

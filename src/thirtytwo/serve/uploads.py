@@ -282,7 +282,7 @@ def _invalid_json(error: ValidationError) -> Problem:
     if problems[0]["type"] == "json_invalid":
         return Problem("malformed", f"The body is not JSON: {problems[0]['msg']}.")
     details = [
-        {"where": ".".join(map(str, problem["loc"]))[:_MAX_NAME], "error": plain_reason(problem["msg"])}
+        {"where": ".".join(map(str, problem["loc"]))[:_MAX_NAME], "error": plain_reason(problem)}
         for problem in problems[:10]
     ]
     unknown = [
