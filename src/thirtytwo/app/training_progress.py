@@ -57,7 +57,7 @@ def progress_of(history: Sequence[Mapping[str, float]], recipe: Recipe, since: f
         since: seconds since the last epoch ended.
     """
     epochs, done = recipe.schedule.epochs, len(history)
-    head = recipe.head_epochs if recipe.transfer.pretrained else 0
+    head = recipe.head_epochs
     alone = head >= epochs
     if done >= epochs:
         return Progress(done, epochs, 0.0)

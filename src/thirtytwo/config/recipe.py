@@ -286,8 +286,8 @@ class Recipe(Settings):
 
     @property
     def head_epochs(self) -> int:
-        """Number of epochs, from the first, in which only the head is trained, if weights are transferred."""
-        return round(self.transfer.head_until * self.schedule.epochs)
+        """Number of epochs, from the first, in which only the head is trained; 0 without pretrained weights."""
+        return round(self.transfer.head_until * self.schedule.epochs) if self.transfer.pretrained else 0
 
     def work_done(self, epochs: float) -> float:
         """Share of a training's work after so many epochs, 0 to 1, by the pixels of its images.
@@ -295,7 +295,7 @@ class Recipe(Settings):
         A teacher, which sees them at full size, counts as if it were the student's network. Epochs of transfer learning
         in which only the head is trained do not count, unless all are.
         """
-        head = self.head_epochs if self.transfer.pretrained else 0
+        head = self.head_epochs
         if head >= self.schedule.epochs:
             return epochs / self.schedule.epochs
         progress = max(0.0, (epochs - head) / (self.schedule.epochs - head))

@@ -219,8 +219,7 @@ class HistoryCallback(lightning.Callback):
 
         By their number where some of them train only the head, as those count as no work.
         """
-        has_head_epochs = bool(self._recipe.transfer.pretrained and self._recipe.head_epochs)
-        share = epochs / self._epochs if has_head_epochs else self._recipe.work_done(epochs)
+        share = epochs / self._epochs if self._recipe.head_epochs else self._recipe.work_done(epochs)
         return round(share * self._total_steps)
 
     def _epoch_title(self, epoch: float) -> str:

@@ -46,7 +46,6 @@ from thirtytwo.training.transfer import (
     build_embedder,
     cached_view_count,
     feature_width,
-    head_epochs,
 )
 
 PREPARE_IMAGES = 5000
@@ -302,8 +301,7 @@ def _checkpoints(recipe: Recipe, run: RunDir, validated: bool) -> list[lightning
     callbacks: list[lightning.Callback] = []
     mode = "min" if recipe.train.monitor == "val_loss" else "max"
     if validated and recipe.train.patience:
-        head = head_epochs(recipe) if recipe.transfer.pretrained else 0
-        start = head if head < recipe.schedule.epochs else 0
+        start = recipe.head_epochs if recipe.head_epochs < recipe.schedule.epochs else 0
         options: dict[str, Any] = {"mode": mode, "patience": recipe.train.patience, "start": start}
         callbacks.append(ResumableEarlyStopping(recipe.train.monitor, **options))
     if validated and recipe.train.keep == "best":

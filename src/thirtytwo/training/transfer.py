@@ -78,11 +78,6 @@ def resolve_transfer(recipe: Recipe) -> Recipe:
     return recipe.model_copy(update={"model": published})
 
 
-def head_epochs(recipe: Recipe) -> int:
-    """Number of epochs, from the first, in which only the head is trained."""
-    return recipe.head_epochs
-
-
 def unfrozen_layers(net: Network, settings: TransferSettings) -> list[list[str]]:
     """Names of the parameters below the head that are trained in the second stage, layer by layer from the input.
 
@@ -125,7 +120,7 @@ def check_rescaling(net: Network, recipe: Recipe) -> None:
     if (
         recipe.optimizer.name != "muon"
         or not recipe.optimizer.renormalise
-        or head_epochs(recipe) == recipe.schedule.epochs
+        or recipe.head_epochs == recipe.schedule.epochs
     ):
         return
     below = {name for names in unfrozen_layers(net, recipe.transfer) for name in names}
@@ -148,7 +143,7 @@ def cached_view_count(recipe: Recipe, rows: int, width: int) -> int:
         rows: number of training images.
         width: number of features of an image.
     """
-    head = head_epochs(recipe)
+    head = recipe.head_epochs
     wanted = recipe.transfer.views if is_augmented(recipe.augment) else min(1, recipe.transfer.views)
     if recipe.train.distill.run:  # the teacher needs images, not features
         return 0
@@ -183,7 +178,7 @@ def describe_stages(recipe: Recipe, net: Network, rows: int, size: int) -> tuple
     Raises:
         RecipeError: the recipe's `[transfer]` does not fit this network.
     """
-    settings, head, epochs = recipe.transfer, head_epochs(recipe), recipe.schedule.epochs
+    settings, head, epochs = recipe.transfer, recipe.head_epochs, recipe.schedule.epochs
     missing = [part for part in net.head_modules if not isinstance(getattr(net, part, None), nn.Module)]
     if missing:
         raise RecipeError(
@@ -217,7 +212,7 @@ class TransferBatches(TrainingBatches):
     def __init__(self, recipe: Recipe, embed: Callable[[Tensor], Tensor], views: int, **rest: Any) -> None:
         """`embed` computes features of normalized images; those of `views` augmented views are cached, 0: none."""
         super().__init__(recipe=recipe, **rest)
-        self._head_epochs = head_epochs(recipe)
+        self._head_epochs = recipe.head_epochs
         self._embed, self._views = embed, views
         self._cached_views: list[tuple[Tensor, Tensor]] = []
 
@@ -272,7 +267,7 @@ class TransferModule(ClassifierModule):
 
     def __init__(self, net: Network, recipe: Recipe, batches: int, **rest: Any) -> None:
         super().__init__(net, recipe, batches, scales=lr_scales(net, recipe.transfer), **rest)
-        self._head_epochs = head_epochs(recipe)
+        self._head_epochs = recipe.head_epochs
         self._head_steps = self.steps // recipe.schedule.epochs * self._head_epochs
         self._trainable = [value for value in net.parameters() if value.requires_grad]
         names = dict(net.named_parameters())
