@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from thirtytwo.errors import InputError, OutputError
+from thirtytwo.errors import ArgumentError, InputError, OutputError
 from thirtytwo.io import (
     TEXT,
     atomic_folder,
@@ -21,6 +21,8 @@ from thirtytwo.io import (
     free_path,
     lock_directory,
     missing_folder,
+    path_of,
+    paths_of,
     short_name,
     slug,
     write_bytes,
@@ -305,3 +307,28 @@ def test_folder_of_a_running_process_is_kept(tmp_path: Path) -> None:
         assert (first / "a.txt").read_text() == "first"
         (tmp_path / "out").rename(tmp_path / "moved")
     assert (tmp_path / "out/a.txt").read_text() == "first"
+
+
+def test_files_of_a_process_that_holds_a_lock_below_are_left_alone(tmp_path: Path) -> None:
+    inner = tmp_path / "runs" / "mine" / "checkpoints"
+    inner.mkdir(parents=True)
+    (inner / LEFTOVERS[0]).touch()
+    (tmp_path / LEFTOVERS[0]).touch()
+    with lock_directory(inner.parent):
+        (inner / LEFTOVERS[0]).touch()
+        with lock_directory(tmp_path):
+            assert (inner / LEFTOVERS[0]).exists()
+            assert not (tmp_path / LEFTOVERS[0]).exists()
+
+
+@pytest.mark.parametrize("value", [None, 5, b"runs/mine", ["runs/mine"]])
+def test_what_is_no_path_is_refused(value: object) -> None:
+    with pytest.raises(ArgumentError, match=r"^run must be a path; found "):
+        path_of("run", value)
+
+
+def test_one_path_or_several() -> None:
+    assert paths_of("runs", "a") == paths_of("runs", Path("a")) == paths_of("runs", ("a",)) == [Path("a")]
+    assert paths_of("runs", iter([Path("a"), "b"])) == [Path("a"), Path("b")]
+    with pytest.raises(ArgumentError, match="found 3"):
+        paths_of("runs", ["a", 3])

@@ -15,7 +15,7 @@ from safetensors.numpy import save, save_file
 from thirtytwo.config.recipe import Recipe
 from thirtytwo.config.settings import parse_settings
 from thirtytwo.errors import RunError
-from thirtytwo.rundir import RunDir
+from thirtytwo.rundir import RunDir, lock_run_of
 
 RECIPE = parse_settings(Recipe, {"name": "own", "model": {"name": "net"}, "data": {"keep_together": "copies"}}, "test")
 
@@ -184,3 +184,24 @@ def test_class_means_in_a_directory_whose_name_is_not_utf8(tmp_path: Path) -> No
     run = RunDir.create(tmp_path / os.fsdecode(b"K\xe4fer"))
     run.class_means.write_bytes(save({"class_means": np.ones((3, 4), dtype=np.float32)}))
     assert run.read_class_means().shape == (3, 4)
+
+
+def test_a_folder_with_a_recipe_of_its_own_is_not_a_run_to_lock(tmp_path: Path) -> None:
+    """Other commands write into a project that holds a recipe at the same time."""
+    (tmp_path / "recipe.toml").write_text('name = "mine"\n', encoding="utf-8")
+    with lock_run_of(tmp_path / "explained"):
+        assert not (tmp_path / ".lock").exists()
+    (tmp_path / "environment.json").write_text("{}", encoding="utf-8")
+    with lock_run_of(tmp_path / "explained"):
+        assert (tmp_path / ".lock").exists()
+
+
+def test_a_run_that_was_interrupted_while_it_wrote_its_last_files_is_not_finished(
+    finished_run: Callable[..., Path], tmp_path: Path
+) -> None:
+    run = RunDir(finished_run(tmp_path / "run"))
+    for missing in run._missing():
+        (run.path / missing).touch()
+    assert run.is_finished()
+    run.write_json(run.environment, run.read_json(run.environment) | {"interrupted": True})
+    assert not run.is_finished()

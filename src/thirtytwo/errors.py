@@ -153,16 +153,16 @@ def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
         raise ArgumentError(f"{name} must be one of {', '.join(map(repr, choices))}; found {value!r}.")
 
 
-def check_least(name: str, value: int | None, least: int = 1) -> None:
-    """Check that an argument of a function is an integer of at least `least`, or None.
+def check_least(name: str, value: int | None, least: int = 1, *, optional: bool = True) -> None:
+    """Check that an argument of a function is an integer of at least `least`, or, where it is `optional`, None.
 
     Raises:
         ArgumentError: it is less, or no integer.
     """
-    if value is None:
+    if value is None and optional:
         return
     try:
-        number = index(value)
+        number = index(value)  # type: ignore[arg-type]
     except TypeError:
         raise ArgumentError(f"{name} must be an integer of at least {least}; found {value!r}.") from None
     if number < least:

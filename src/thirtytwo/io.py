@@ -12,14 +12,22 @@ import re
 import shutil
 import stat
 import unicodedata
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from itertools import chain, count
 from pathlib import Path
 from secrets import token_hex
 from typing import Any
 
-from thirtytwo.errors import InputError, MissingExtraError, OutputError, RunError, ThirtytwoError, require
+from thirtytwo.errors import (
+    ArgumentError,
+    InputError,
+    MissingExtraError,
+    OutputError,
+    RunError,
+    ThirtytwoError,
+    require,
+)
 from thirtytwo.text import shorten
 
 METADATA_KEY = "thirtytwo"
@@ -325,6 +333,28 @@ def short_name(name: str, most: int = NAME_BYTES) -> str:
     return start.decode("utf-8", "ignore") + end.decode("utf-8", "ignore")
 
 
+def path_of(name: str, value: object) -> Path:
+    """The path that an argument of a function is: text, a path, or a run.
+
+    Raises:
+        ArgumentError: it is something else.
+    """
+    if isinstance(value, str) or (isinstance(value, os.PathLike) and isinstance(os.fspath(value), str)):
+        return Path(value)
+    raise ArgumentError(f"{name} must be a path; found {value!r}.")
+
+
+def paths_of(name: str, value: object) -> list[Path]:
+    """The paths that an argument of a function is: one, or several.
+
+    Raises:
+        ArgumentError: it is something else.
+    """
+    if isinstance(value, str | os.PathLike) or not isinstance(value, Iterable):
+        return [path_of(name, value)]
+    return [path_of(name, one) for one in value]
+
+
 def refuse_long_name(path: Path) -> None:
     """Check that a name is not longer than file systems allow, before work that takes long.
 
@@ -460,8 +490,12 @@ _TEMPORARY = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{8}(?P<suffix>\.[^.]+)?")
 
 
 def remove_leftovers(directory: Path) -> None:
-    """Remove the temporary files that a killed process left in a directory and below; the caller holds its lock."""
-    for parent, _, names in os.walk(directory):
+    """Remove the temporary files that a killed process left in a directory and below; the caller holds its lock.
+
+    Directories below that have a lock file are left alone: another process may be writing to them.
+    """
+    for parent, folders, names in os.walk(directory):
+        folders[:] = [folder for folder in folders if not os.path.lexists(Path(parent, folder, LOCK))]
         for name in names:
             found = _TEMPORARY.fullmatch(name)
             if found and Path(found["name"]).suffix == (found["suffix"] or ""):

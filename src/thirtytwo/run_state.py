@@ -33,8 +33,8 @@ class RunState(RunPaths):
         return bool(self._recorded("members"))
 
     def is_finished(self) -> bool:
-        """Whether this run has every file that a finished one needs, and that resuming it would write again."""
-        return not self._missing()
+        """Whether this run has every file that a finished one needs, and was not interrupted while it wrote them."""
+        return not self._missing() and self._recorded("interrupted") is not True
 
     def _missing(self) -> list[str]:
         """Names of the files that this run lacks to be finished."""
@@ -52,8 +52,9 @@ class RunState(RunPaths):
         if self.is_combined():
             raise RunError(f"{self.path} combines other runs, so it cannot be trained.", self.resume_hint())
         if self._has_weights_alone():
+            lost = f"{next(iter(self._missing()), 'a complete record')} is missing"
             raise RunError(
-                f"{self.path} is trained, but {self._missing()[0]} is missing, and the checkpoint to write it from.",
+                f"{self.path} is trained, but {lost}, and the checkpoint to write it from.",
                 self.restore_hint(),
             )
 
@@ -75,7 +76,7 @@ class RunState(RunPaths):
             data_root: directory searched first for known data sets; left out by default.
         """
         if self.is_combined():
-            return f"{self._recorded('command')} --run {shlex.quote(str(self.path))}"
+            return f"{self.recorded_command()} --run {shlex.quote(str(self.path))}"
         path = self.path.parent if holds_seeds(self.path.parent) else self.path
         words = ["thirtytwo", "train", data or self.recorded_data() or "DATA", "--resume", "--run", str(path)]
         words += ["--data-root", str(data_root)] if data_root is not None else []
@@ -83,6 +84,10 @@ class RunState(RunPaths):
             count = self._recorded("processes", name)
             words += [f"--{name}", str(count)] if isinstance(count, int) and count > 1 else []
         return shlex.join(words)
+
+    def recorded_command(self) -> str | None:
+        """The command that made the run; None where it is not recorded or the record is damaged."""
+        return command if isinstance(command := self._recorded("command"), str) else None
 
     def recorded_data(self) -> str | None:
         """The data that the run was started on; None where it is not recorded or the record is damaged."""

@@ -31,6 +31,7 @@ from thirtytwo.io import (
     is_unused,
     lock_directory,
     numbered,
+    path_of,
     write_json,
     write_text,
 )
@@ -135,8 +136,9 @@ class RunDir(RunState):
 
         Raises:
             RunError: it does not exist, is a file, or holds no recipe.
+            ArgumentError: it is not a path.
         """
-        run = cls(Path(path))
+        run = cls(path_of("run", path))
         if is_file(run.path):
             raise _file_error(run.path)
         if not is_directory(run.path):
@@ -269,10 +271,15 @@ def lock_run_of(path: Path) -> AbstractContextManager[None]:
     Raises:
         RunError: another process has locked that run.
     """
-    found = next((RunDir(place) for place in (path, *path.absolute().parents) if RunDir(place).recipe.is_file()), None)
+    found = next((RunDir(place) for place in (path, *path.absolute().parents) if _is_run(RunDir(place))), None)
     if found is None or not find_spec("filelock"):  # not installed with the `predict` dependencies alone
         return nullcontext()
     return found.writing()
+
+
+def _is_run(run: RunDir) -> bool:
+    """Whether training or combining wrote a folder; one that holds a recipe alone may be a project of the user's."""
+    return run.recipe.is_file() and (run.environment.is_file() or run.split.is_file())
 
 
 def exclusive(work: Callable[P, R]) -> Callable[P, R]:
@@ -284,6 +291,8 @@ def exclusive(work: Callable[P, R]) -> Callable[P, R]:
 
     @wraps(work)
     def locking(*args: P.args, **kwargs: P.kwargs) -> R:
+        if not args and "run" not in kwargs:
+            return work(*args, **kwargs)  # Python says which argument is missing
         run: Any = args[0] if args else kwargs["run"]
         with RunDir.open(run).writing():
             return work(*args, **kwargs)

@@ -169,3 +169,13 @@ def test_a_broken_link_is_a_user_error(tmp_path):
     (tmp_path / "link").symlink_to(tmp_path / "gone")
     with pytest.raises(ThirtytwoError):
         load_dataset(str(tmp_path / "link"))
+
+
+@pytest.mark.parametrize(
+    ("classes", "named"), [(["crane", "crane", "dog"], "'crane'"), (["crane", " ", "dog"], "a class without a name")]
+)
+def test_classes_without_a_name_of_their_own_are_refused(classes, named, tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (30, 8, 8, 3), dtype=np.uint8)
+    np.savez(tmp_path / "set.npz", x_train=images, y_train=np.arange(30) % 3, classes=np.array(classes))
+    with pytest.raises(DataError, match=named):
+        load_dataset(str(tmp_path / "set.npz"))

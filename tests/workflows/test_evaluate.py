@@ -4,8 +4,10 @@ import json
 import shutil
 
 import pytest
+from PIL import Image
 
 from thirtytwo.cli.main import run_command
+from thirtytwo.data.load import load_dataset
 from thirtytwo.errors import ArgumentError, DataError, RunError, ThirtytwoError
 from thirtytwo.evaluation.corruptions import STRENGTHS, corruption_names, display_name
 from thirtytwo.rundir import RunDir
@@ -110,3 +112,29 @@ def test_run_without_validation_predictions(run):
     with pytest.raises(RunError) as caught:
         evaluate(run.path, coverage=0.9, device="cpu", show=False)
     assert "'val'" in caught.value.message
+
+
+def test_data_of_the_same_name_in_two_places_have_files_of_their_own(run, tmp_path):
+    digits = load_dataset("digits", image_size=16).test
+    for site, start in (("a", 0), ("b", 100)):
+        for number in range(start, start + 60):
+            place = tmp_path / site / "images" / digits.classes[digits.labels[number]]
+            place.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(digits.images[number]).save(place / f"{number}.png")
+    found = {site: evaluate(run.path, data=tmp_path / site / "images", show=False) for site in "abab"}
+    written = [json.loads(path.read_text()) for path in sorted(run.path.glob("metrics-images*.json"))]
+    assert len(written) == len(list(run.path.glob("predictions-images*.parquet"))) == 2
+    assert {one["data"]: one["accuracy"] for one in written} == {
+        str(tmp_path / site / "images"): found[site]["accuracy"] for site in "ab"
+    }
+
+
+@pytest.mark.parametrize("count", [150.5, None, "100"])
+def test_a_number_of_corrupted_images_that_is_no_integer_is_refused(run, count):
+    with pytest.raises(ArgumentError, match="corruption_images must be an integer of at least 1"):
+        evaluate(run.path, corruptions=True, corruption_images=count, show=False)
+
+
+def test_a_coverage_that_is_no_number_is_refused(run):
+    with pytest.raises(DataError, match=r"a number between 0 and 1; found '0.9'"):
+        evaluate(run.path, coverage="0.9", show=False)

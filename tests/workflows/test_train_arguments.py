@@ -8,11 +8,15 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 import thirtytwo
+from thirtytwo.config.resolve import format_override
 from thirtytwo.errors import ArgumentError, DataError, RecipeError, RunError, ThirtytwoError, UnknownNameError
-from thirtytwo.workflows.train import find_lr, train
+from thirtytwo.workflows.finish import Run
+from thirtytwo.workflows.seeds import _check_seeds as seeds_of
+from thirtytwo.workflows.train import find_lr, train, with_settings
 
 
 @pytest.fixture(autouse=True)
@@ -107,3 +111,57 @@ def test_data_may_be_a_path(call: Callable[[Path], Any], tmp_path: Path, monkeyp
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UnknownNameError, match="my-images"):
         call(tmp_path / "my-images")
+
+
+@pytest.mark.parametrize(
+    ("call", "named"),
+    [
+        (partial(train, "digits", overrides=["optimizer.lr=0.1"]), "overrides must be values by dotted key"),
+        (partial(thirtytwo.tune, "digits", trials=None), "trials must be an integer"),
+        (partial(thirtytwo.evaluate, None), "run must be a path"),
+        (partial(thirtytwo.write_report, None), "run must be a path"),
+        (partial(thirtytwo.compare, None), "runs must be a path"),
+        (partial(thirtytwo.compare, [None, 3]), "runs must be a path"),
+        (partial(thirtytwo.ensemble, None), "runs must be a path"),
+        (partial(thirtytwo.load_dataset, "digits", seed=None), "seed must be an integer"),
+        (partial(thirtytwo.load_dataset, "digits", group_by=None), "'group_by' must be"),
+        (partial(thirtytwo.load_dataset, "digits", seed=10**19), "'split_seed' must be"),
+        (partial(thirtytwo.load_dataset, "digits", image_size=None), "The image size is None"),
+        (partial(thirtytwo.load_dataset, "digits", image_size="32"), "The image size is '32'"),
+        (partial(thirtytwo.load_dataset, "digits", image_size=32.5), "The image size is 32.5"),
+    ],
+)
+def test_wrong_arguments_are_named(
+    call: Callable[[], Any], named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ThirtytwoError) as caught:
+        call()
+    assert named in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_missing_argument_is_named_by_python() -> None:
+    with pytest.raises(TypeError, match="missing 1 required positional argument: 'run'"):
+        thirtytwo.evaluate()  # type: ignore[call-arg]
+
+
+def test_a_run_counts_as_its_path(finished_run: Callable[..., Path], tmp_path: Path) -> None:
+    run = Run(finished_run(tmp_path / "run"), {})
+    for combine in (thirtytwo.compare, thirtytwo.ensemble):
+        with pytest.raises(DataError, match="at least 2|needs two"):
+            combine(run)
+
+
+def test_numpy_scalars_and_paths_are_settings_like_others(tiny: SimpleNamespace, tmp_path: Path) -> None:
+    overrides = {**tiny.overrides, "data.image_size": np.int64(16), "optimizer.lr": np.float32(0.25)}
+    overrides["transfer.pretrained"] = tmp_path / "none"
+    with pytest.raises(ThirtytwoError, match="none"):
+        train("digits", recipe="digits", overrides=overrides, show=False)
+    found = with_settings(overrides, {"seed": np.int64(3), "schedule.epochs": None})
+    assert found["seed"] == 3
+    assert [type(found[key]) for key in ("seed", "data.image_size", "optimizer.lr")] == [int, int, float]
+    assert found["transfer.pretrained"] == str(tmp_path / "none")
+    assert "schedule.epochs=3" in [format_override(key, value) for key, value in found.items()]
+    assert seeds_of(np.arange(3)) == [0, 1, 2]
+    assert {type(seed) for seed in seeds_of(np.arange(3))} == {int}

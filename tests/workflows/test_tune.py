@@ -395,3 +395,40 @@ def test_the_command_knows_every_metric() -> None:
 def test_a_space_that_windows_wrote(tmp_path: Path) -> None:
     (tmp_path / "space.toml").write_bytes("optimizer.lr = { low = 0.1, high = 0.2 }\r\n".encode("utf-8-sig"))
     assert list(spaces.read_space(tmp_path / "space.toml").axes) == ["optimizer.lr"]
+
+
+def test_a_trial_that_needs_too_much_memory_fails_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = trials_module._fit_trial
+
+    def fit(job: Any, *rest: Any) -> None:
+        if job.number == 1:
+            raise RuntimeError(
+                "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"
+            )
+        real(job, *rest)
+
+    monkeypatch.setattr(trials_module, "_fit_trial", fit)
+    tuned(tmp_path / "run")
+    assert [row["outcome"] for row in table(tmp_path / "run")] == ["done", "failed", "done"]
+
+
+def test_settings_that_end_the_process_each_time_are_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Killed(BaseException):
+        """What no code of the tuning handles."""
+
+    tuned(tmp_path / "run", trials=1)
+    real, tried = trials_module._fit_trial, []
+
+    def fit(job: Any, *rest: Any) -> None:
+        tried.append(job.sampled)
+        if job.sampled == tried[0]:
+            raise Killed
+        real(job, *rest)
+
+    monkeypatch.setattr(trials_module, "_fit_trial", fit)
+    for _ in range(module.MOST_TRIES):
+        with pytest.raises(Killed):
+            tuned(tmp_path / "run", resume=True, trials=1)
+    tuned(tmp_path / "run", resume=True, trials=1)
+    assert tried[: module.MOST_TRIES] == [tried[0]] * module.MOST_TRIES
+    assert tried[-1] != tried[0]

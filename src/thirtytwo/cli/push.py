@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -26,7 +25,7 @@ def push(
     """
     from thirtytwo.rundir import RunDir
 
-    RunDir.open(Path(run))  # before the slow imports
+    RunDir.open(run)  # before the slow imports
     from thirtytwo.workflows.push import push
 
     found = push(run, repository, public=public, dry_run=dry_run)

@@ -16,7 +16,13 @@ from thirtytwo.data.decoding import LARGE_SPLITS, UnreadableImagesError, decode_
 from thirtytwo.data.split import SPLITS, TEST_FRACTION, Split, group_ids, split_off, uneven_share
 from thirtytwo.data.types import DataSet, ImageSet, Request
 from thirtytwo.data.undecoded import UndecodedDataSet
-from thirtytwo.data.validate import check_divisible, check_request, with_all_classes, without_empty_splits
+from thirtytwo.data.validate import (
+    check_class_names,
+    check_divisible,
+    check_request,
+    with_all_classes,
+    without_empty_splits,
+)
 from thirtytwo.images.jpeg import SCALES
 from thirtytwo.images.pixels import Pixels
 
@@ -30,6 +36,7 @@ def build_dataset(undecoded: UndecodedDataSet, request: Request) -> DataSet:
         DataError: it does not form a valid data set, or images cannot be read.
     """
     check_request(request)
+    check_class_names(undecoded.classes, undecoded.where)
     undecoded = without_empty_splits(undecoded) if request.whole else with_all_classes(undecoded, request.lacking)
     if not request.whole and request.split_test and "test" not in undecoded.parts:
         check_divisible(undecoded)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -28,10 +30,25 @@ def check_request(request: Request) -> None:
     """
     if request.resize not in RESIZE_RULES:
         raise DataError(f"Unknown resize rule {request.resize!r}.", f"Expected one of: {', '.join(RESIZE_RULES)}.")
-    if request.image_size != "auto" and not SMALLEST_SIDE <= request.image_size <= _LARGEST_SIDE:
+    size: Any = request.image_size  # as given from Python
+    if size != "auto" and not (hasattr(size, "__index__") and SMALLEST_SIDE <= size <= _LARGEST_SIDE):
+        raise DataError(f"The image size is {size!r}; expected {SMALLEST_SIDE} to {_LARGEST_SIDE} pixels, or 'auto'.")
+
+
+def check_class_names(classes: Sequence[str], where: str) -> None:
+    """Check that each class has a name of its own, by which images of other data find their class.
+
+    Raises:
+        DataError: two classes have the same name, or a name is empty.
+    """
+    twice = [name for name, count in Counter(classes).items() if count > 1]
+    if twice:
         raise DataError(
-            f"The image size is {request.image_size}; expected {SMALLEST_SIDE} to {_LARGEST_SIDE} pixels, or 'auto'."
+            f"{where} has more than one class with the name {listing(twice)}.",
+            "Give each class a name of its own, such as 'crane (bird)' and 'crane (machine)'.",
         )
+    if not all(name.strip() for name in classes):
+        raise DataError(f"{where} has a class without a name.", "Name every class.")
 
 
 def without_empty_splits(undecoded: UndecodedDataSet) -> UndecodedDataSet:

@@ -27,12 +27,14 @@ from thirtytwo.predictions import Predictions
 from thirtytwo.text import SPACE, interval, percent, readable
 
 
-def check_coverage(coverage: float) -> None:
+def check_coverage(coverage: Any) -> None:
     """Check that a coverage lies between 0 and 1.
 
     Raises:
         DataError: it does not.
     """
+    if isinstance(coverage, bool | str) or not hasattr(coverage, "__float__"):
+        raise DataError(f"The coverage must be a number between 0 and 1; found {coverage!r}.")
     if not 0.0 < coverage < 1.0:
         fix = f"Did you mean {coverage / 100:g}?" if 1.0 < coverage < 100.0 else "Common values are 0.9, 0.95 and 0.99."
         raise DataError(f"The coverage must lie between 0 and 1; found {coverage:g}.", fix)

@@ -13,7 +13,7 @@ from thirtytwo.errors import DataError, RunError
 from thirtytwo.evaluation.metrics import METRICS, metric_of
 from thirtytwo.evaluation.sections import table_of
 from thirtytwo.evaluation.statistics import Spread, spread
-from thirtytwo.io import write_json, write_text
+from thirtytwo.io import paths_of, write_json, write_text
 from thirtytwo.report.sections import table_markdown
 from thirtytwo.run_paths import SEEDS_SUMMARY, holds_seeds
 from thirtytwo.rundir import RunDir
@@ -84,22 +84,23 @@ def _restore_hint(parent: Path) -> str:
     return "Train the runs again with another --run."
 
 
-def expanded_runs(runs: Sequence[Path | str], *, folds: bool = False) -> tuple[list[Path], list[str]]:
+def expanded_runs(runs: Path | str | Sequence[Path | str], *, folds: bool = False) -> tuple[list[Path], list[str]]:
     """The paths of the runs, with directories of seeds replaced by their finished runs; and what was left out.
 
     A directory of folds stays as it is, for its predictions out of their folds.
 
     Args:
-        runs: run directories, and directories of seeds or folds.
+        runs: run directories, and directories of seeds or folds; also a single one.
         folds: whether directories of folds are accepted.
 
     Raises:
+        ArgumentError: one of `runs` is not a path.
         DataError: a run is named twice, or a directory of folds is not accepted.
         RunError: a directory of folds is not finished.
     """
     paths: list[Path] = []
     notices = []
-    for named in map(Path, runs):
+    for named in paths_of("runs", runs):
         if not holds_seeds(named):
             paths.append(named)
             continue

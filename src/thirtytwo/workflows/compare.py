@@ -21,7 +21,16 @@ from thirtytwo.errors import DataError, OutputError, RunError, ThirtytwoError, c
 from thirtytwo.evaluation.metrics import METRICS
 from thirtytwo.evaluation.statistics import Spread, aligned, compare_means, compare_pair, disagreements, holm, spread
 from thirtytwo.inference.timing import Timing, time_models, where_timed
-from thirtytwo.io import create_directory, expand_home, is_unused, lock_directory, numbered, write_json, write_text
+from thirtytwo.io import (
+    create_directory,
+    expand_home,
+    is_unused,
+    lock_directory,
+    numbered,
+    paths_of,
+    write_json,
+    write_text,
+)
 from thirtytwo.predictions import Predictions
 from thirtytwo.report.comparison import ComparedRun, Comparison, Group, GroupPair, Pair
 from thirtytwo.report.comparison_page import comparison_text, render_comparison
@@ -74,7 +83,7 @@ def compare(
         require(module, "train")
     if out is not None:
         _refuse_used(expand_home(out))
-    named = [runs] if isinstance(runs, (str, Path)) else runs
+    named = paths_of("runs", runs)
     found = gather_comparison(named, split, timed=timed, data_root=Path(data_root) if data_root is not None else None)
     with _claimed(expand_home(out) if out is not None else None) as place:
         write_json(place / NUMBERS, found.as_dict())

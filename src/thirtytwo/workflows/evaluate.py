@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -9,18 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from thirtytwo.config.recipe import Recipe
-from thirtytwo.data.load import spec_of
+from thirtytwo.data.load import absolute, spec_of
 from thirtytwo.data.run_data import RunData, find_again, is_own, load_as_stored
 from thirtytwo.data.split import Parts
 from thirtytwo.data.types import DataSet, ImageSet
-from thirtytwo.errors import ThirtytwoError, check_choice
+from thirtytwo.errors import ThirtytwoError, check_choice, check_least
 from thirtytwo.evaluation.calibration import calibration_of, is_calibrated
 from thirtytwo.evaluation.corruptions import MAX_IMAGES
 from thirtytwo.evaluation.evaluators import Request, Validation, evaluators
 from thirtytwo.evaluation.metrics import compute_metrics
 from thirtytwo.evaluation.scoring import Scorer
 from thirtytwo.inference.model_file import ModelInfo
-from thirtytwo.io import slug
+from thirtytwo.io import paths_of, slug
 from thirtytwo.run_paths import EVALUATED
 from thirtytwo.rundir import RunDir, exclusive
 from thirtytwo.tensors import preserve_torch_state
@@ -43,7 +44,7 @@ def evaluate(
     corruptions: bool = False,
     corruption_images: int = MAX_IMAGES,
     coverage: float | None = None,
-    ood: str | Path | Sequence[str | Path] = (),
+    ood: str | Path | Sequence[str | Path] | None = (),
     device: str = "auto",
     data_root: Path | str | None = None,
     show: bool = True,
@@ -85,13 +86,14 @@ def evaluate(
         ThirtytwoError: an option has no effect without another one, such as `corruption_images`.
     """
     check_choice("split", split, EVALUATED)
+    check_least("corruption_images", corruption_images, optional=False)
     log = progress_logger(show)
-    directory = RunDir.open(Path(run))
+    directory = RunDir.open(run)
     options = {
         "corruptions": corruptions,
         "corruption_images": corruption_images,
         "coverage": coverage,
-        "ood": tuple(map(str, [ood] if isinstance(ood, str | Path) else ood)),
+        "ood": tuple(map(str, paths_of("ood", ood if ood is not None else ()))),
         **_known(others),
     }
     chosen = [evaluator for evaluator in evaluators() if evaluator.requested(options)]
@@ -217,6 +219,8 @@ class _Context:
     counts: dict[str, Any]
     own_test: int = 0
     """How many images of other data are of the run's own test."""
+    label: str = ""
+    """Name of other data in the names of files."""
 
     @property
     def own(self) -> bool:
@@ -225,7 +229,7 @@ class _Context:
 
     def name(self, split: str) -> str:
         """The name that predictions on this split are stored under."""
-        return split if self.own else f"{slug(self.spec)}-{split}"
+        return split if self.own else f"{self.label}-{split}"
 
 
 def _load(directory: RunDir, data: str | None, split: str, device: str, data_root: Path | str | None) -> _Context:
@@ -241,15 +245,27 @@ def _load(directory: RunDir, data: str | None, split: str, device: str, data_roo
         dataset = load_as_stored(directory, data, root, image_size=info.input_size)
         if not is_own(directory, data, dataset):
             other = other_images(dataset, split, info.classes, directory)
-            counts = {"excluded": other.excluded}
+            counts: dict[str, Any] = {"excluded": other.excluded}
             notices = _left_out(other, directory)
+            counts |= {"data": absolute(data) or data}
+            label = _label(directory, data, split)
             return _Context(
-                recipe, info, scorer, dataset, other.images, None, spec, root, notices, counts, other.own_test
+                recipe, info, scorer, dataset, other.images, None, spec, root, notices, counts, other.own_test, label
             )
         found = find_again(directory, dataset)
     images = own_images(found, split, directory)
-    notices, counts = tuple(found.changes()), _changed(found, split)
-    return _Context(recipe, info, scorer, found.dataset, images, found.parts, spec, root, notices, counts)
+    notices = tuple(found.changes())
+    return _Context(
+        recipe, info, scorer, found.dataset, images, found.parts, spec, root, notices, _changed(found, split)
+    )
+
+
+def _label(directory: RunDir, data: str, split: str) -> str:
+    """The name of other data in the names of files: that of its folder, with a hash of its place if that is taken."""
+    name, place = slug(data), absolute(data) or data
+    earlier = directory.metrics_on(f"{name}-{split}")
+    before = directory.read_json(earlier).get("data", place) if earlier.is_file() else place
+    return name if before == place else f"{name}-{hashlib.blake2b(place.encode(), digest_size=4).hexdigest()}"
 
 
 def _changed(found: RunData, split: str) -> dict[str, Any]:

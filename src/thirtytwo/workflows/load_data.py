@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from thirtytwo.config.recipe import DataSettings, KeepTogether
+from thirtytwo.config.settings import parse_settings
 from thirtytwo.data import load
 from thirtytwo.data.types import DataSet
 from thirtytwo.doctor.together import kept_together
@@ -49,15 +50,20 @@ def load_dataset(
         ArgumentError: there is no such `resize` or `keep_together`, `seed` is negative, or `spec` is no text or path.
         UnknownNameError: no such data set, option or column.
         DataError: the data set or its options are not valid.
+        RecipeError: another argument has a value that a recipe does not allow.
         OfflineError: it is not on this machine and cannot be downloaded.
     """
     check_choice("resize", resize, get_args(ResizeRule))
     check_choice("keep_together", keep_together, get_args(KeepTogether))
-    check_least("seed", seed, 0)
+    check_least("seed", seed, 0, optional=False)
     spec, root = load.spec_of(spec), None if data_root is None else Path(data_root)
-    settings = DataSettings(
-        split_seed=seed, group_by=group_by, keep_together=keep_together, skip_unreadable=skip_unreadable
-    )
+    chosen = {
+        "split_seed": seed,
+        "group_by": group_by,
+        "keep_together": keep_together,
+        "skip_unreadable": skip_unreadable,
+    }
+    settings = parse_settings(DataSettings, chosen, "load_dataset")
     return load.load_dataset(
         spec,
         data_root=root,

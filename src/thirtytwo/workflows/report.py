@@ -52,7 +52,7 @@ def write_report(
     """
     if format is not None:
         check_choice("format", format, ("html", "pdf"))
-    directory = RunDir.open(Path(run))
+    directory = RunDir.open(run)
     target = None if out is None else expand_home(out)
     if (format or ("pdf" if target is not None and target.suffix.lower() == ".pdf" else "html")) == "pdf":
         return _write_pdf(directory, target, images=images, force=force, data_root=_root(data_root))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import index
 from pathlib import Path
 from typing import Any
 
@@ -88,4 +89,4 @@ def _check_seeds(seeds: Any) -> list[int]:
     twice = sorted({seed for seed in seeds if list(seeds).count(seed) > 1})
     if twice:
         raise RecipeError(f"Seed {twice[0]} is named twice.", "Name each seed once.")
-    return list(seeds)
+    return [index(seed) for seed in seeds]

@@ -12,8 +12,9 @@ from typing import Any
 from thirtytwo.config.recipe import Recipe
 from thirtytwo.config.recommend import SMALL
 from thirtytwo.config.resolve import seed_of
+from thirtytwo.config.settings import plain
 from thirtytwo.data.load import spec_of
-from thirtytwo.errors import ThirtytwoError, check_least
+from thirtytwo.errors import ArgumentError, ThirtytwoError, check_least
 from thirtytwo.evaluation.evaluators import evaluators
 from thirtytwo.run_paths import default_path
 from thirtytwo.rundir import RunDir
@@ -194,9 +195,17 @@ def _default_path(order: _Order, recipe: str | Path | None) -> Path:
     return default_path(order.data, Path(named).stem, f"seed{seed_of(named, order.changes)}")
 
 
-def with_settings(overrides: Mapping[str, Any] | None, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Values that replace those of the recipe: `overrides`, then those of `settings` that are not None."""
-    return dict(overrides or {}) | {key: value for key, value in settings.items() if value is not None}
+def with_settings(overrides: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Values that replace those of the recipe: `overrides`, then those of `settings` that are not None.
+
+    Raises:
+        ArgumentError: `overrides` are not by key.
+    """
+    if overrides is not None and not isinstance(overrides, Mapping):
+        example = '{"optimizer.lr": 0.1}'
+        raise ArgumentError(f"overrides must be values by dotted key, such as {example}; found {overrides!r}.")
+    changes = dict(overrides or {}) | {key: value for key, value in settings.items() if value is not None}
+    return {key: plain(value) for key, value in changes.items()}
 
 
 def _run_plan(

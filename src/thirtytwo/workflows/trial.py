@@ -157,8 +157,12 @@ def train_trial(job: TrialJob, report: Report) -> Outcome:
         outcome, reason = "diverged", error.message
     except ThirtytwoError as error:
         outcome, reason = "failed", str(error)
-    except torch.OutOfMemoryError:
+    except (torch.OutOfMemoryError, MemoryError):
         outcome, reason = "failed", "The device ran out of memory."
+    except RuntimeError as error:
+        if "allocate memory" not in str(error):  # what PyTorch says on a CPU
+            raise
+        outcome, reason = "failed", "This computer ran out of memory."
     finally:
         shutil.rmtree(directory.checkpoints, ignore_errors=True)
     metrics = metrics_of(pruning.rows, pruning.recipe) if pruning.recipe is not None else {}

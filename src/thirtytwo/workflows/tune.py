@@ -35,6 +35,7 @@ from thirtytwo.workflows.study import (
     open_study,
     quiet_optuna,
 )
+from thirtytwo.workflows.train import with_settings
 from thirtytwo.workflows.trial import Tuner, run_trial
 
 if TYPE_CHECKING:
@@ -45,6 +46,9 @@ Search: TypeAlias = Callable[[Tuner, Recipe, int], None]
 """Trains a number of trials, asks for each with `ask`, and calls `write_results` after each."""
 THREADS = "threads"
 """Attribute of the study: the number of CPU threads of the last session."""
+TRIES = "tries"
+"""Attribute of a trial: how often its settings were tried, with those that did not end."""
+MOST_TRIES = 3
 STARTUP = 3
 """Completed trials before the median pruner prunes any."""
 ASHA_FACTOR = 3
@@ -121,7 +125,7 @@ def tune(
     check_least("limit_train", limit_train)
     named = {"seed": seed, "schedule.epochs": epochs, "data.limit_train": limit_train}
     root = Path(data_root) if data_root is not None else None
-    changes = dict(overrides or {}) | {key: value for key, value in named.items() if value is not None}
+    changes = with_settings(overrides, named)
     source = recipe if recipe is not None or resume else choose_recipe(data, changes, root).value
     call = _Call(
         data,
@@ -258,7 +262,7 @@ def _earlier_precision(path: Path) -> Precision | None:
 
 
 def _check_arguments(trials: int, metric: str | None, pruner: str | None) -> None:
-    check_least("trials", trials)
+    check_least("trials", trials, optional=False)
     for what, name, known in (("metric", metric, get_args(Metric)), ("pruner", pruner, get_args(Pruner))):
         if name is not None and name not in known:
             raise UnknownNameError(f"Unknown {what} {name!r}.", did_you_mean(name, known))
@@ -286,14 +290,17 @@ def _log_start(tuner: Tuner, plan: Plan, trials: int) -> None:
 
 
 def _ask_again_for_interrupted(tuner: Tuner) -> None:
-    """Queue the settings of trials that were interrupted."""
+    """Queue the settings of trials that were interrupted; not those which ended the process each time."""
     import optuna
 
     keys = tuner.space.axes.keys()
     for stale in tuner.study.get_trials(deepcopy=False, states=[optuna.trial.TrialState.RUNNING]):
         tuner.study.tell(stale.number, state=optuna.trial.TrialState.FAIL)
-        if stale.params.keys() == keys:
-            tuner.study.enqueue_trial(stale.params)
+        tries = int(stale.user_attrs.get(TRIES, 1))
+        if stale.params.keys() == keys and tries < MOST_TRIES:
+            tuner.study.enqueue_trial(stale.params, user_attrs={TRIES: tries + 1})
+        elif tries >= MOST_TRIES:
+            tuner.log(f"trial {stale.number} did not end {tries} times: its settings are not tried again")
 
 
 def ask(tuner: Tuner, recipe: Recipe) -> optuna.Trial:
