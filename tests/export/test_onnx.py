@@ -16,7 +16,7 @@ from thirtytwo.evaluation.calibration import Calibration
 from thirtytwo.evaluation.ood import class_mean
 from thirtytwo.evaluation.scoring import Scorer
 from thirtytwo.export.onnx import export_onnx
-from thirtytwo.export.parity import TOLERANCES, check_parity, onnx_outputs, rounding
+from thirtytwo.export.parity import TOLERANCES, _tolerances, _value_problems, check_parity, onnx_outputs, rounding
 from thirtytwo.inference.integrity import with_checksum
 from thirtytwo.inference.model_file import ModelInfo
 from thirtytwo.inference.session import open_session
@@ -265,3 +265,19 @@ def test_without_class_means_there_is_no_known_score(
     assert names == ["probabilities", "logits", "features", "heatmaps"]
     with pytest.raises(ModelFileError, match="known_score"):
         open_session(tmp_path / "promised.onnx")
+
+
+def test_probabilities_of_enormous_logits_may_differ_as_float32_rounds_them(
+    exported: tuple[Network, ModelInfo, Path],
+) -> None:
+    """As of a training that nearly diverged: logits of millions, of which some images have small ones."""
+    logits = np.array([[1e7, 0, 0], [10, 0, 5]], dtype=np.float32)
+    info = exported[1].model_copy(update={"temperature": 20.0})
+    assert _tolerances({"logits": logits[1:]}, info) is TOLERANCES
+    assert _tolerances({"logits": logits}, info)["probabilities"].allowed == pytest.approx(1e7 / 2**23 / 20)
+    near = {"logits": logits, "probabilities": np.array([[1, 0, 0], [0.5, 0.3, 0.2]], np.float32)}
+    for change, problems in ((0.03, 0), (0.2, 2)):
+        far = {**near, "probabilities": near["probabilities"] + np.float32([[0, 0, 0], [-change, change, 0]])}
+        tolerances = _tolerances(near, info)
+        found = {"probabilities": {"difference": change}}
+        assert len(_value_problems(found, tolerances, near, far)) == problems

@@ -49,6 +49,7 @@ def members(tiny: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> 
     parent = tmp_path_factory.mktemp("members")
     same = {**tiny.overrides, "data.image_size": 16, "schedule.epochs": 2}
     other = {**same, "model.name": "textbook", "model.options": {"widths": [8, 16], "dense": []}}
+    other |= {"optimizer.name": "adamw", "optimizer.lr": 0.01}  # at FastNet's rates this network diverges
     made: dict[str, Any] = {"a": (0, same), "b": (1, same), "other": (2, other)}
     for name, (seed, overrides) in made.items():
         how: dict[str, Any] = {"recipe": "digits", "overrides": overrides, "seed": seed, "limit_train": ROWS}
@@ -207,7 +208,6 @@ def test_greedy_soup_is_never_worse_on_validation_than_its_best_member(
     assert ("the soup is that single run" in err) is alone
 
 
-@pytest.mark.long
 def test_a_student_learns_from_an_ensemble(made: RunDir, tiny: SimpleNamespace, tmp_path: Path) -> None:
     settings = {**tiny.overrides, "data.image_size": 16, "schedule.epochs": 1, "train.distill.run": str(made.path)}
     student = train("digits", recipe="digits", overrides=settings, limit_train=ROWS, run=tmp_path / "s", show=False)
@@ -282,3 +282,43 @@ def test_a_soup_renews_statistics_on_batches_of_all_classes(count: int, monkeypa
     with torch.inference_mode():
         maps = convolution(normalize(torch.from_numpy(images.images), info.mean, info.std))
     torch.testing.assert_close(norm.running_var, maps.var(dim=(0, 2, 3)), rtol=0.2, atol=0)
+
+
+def test_the_classes_are_those_of_the_members_whatever_became_of_the_data(
+    tiny: SimpleNamespace, tmp_path: Path
+) -> None:
+    data = tiny.folder(tmp_path / "data", 120)
+    for seed in (0, 1):
+        how: dict[str, Any] = {"recipe": "fast", "overrides": {**tiny.overrides, "schedule.epochs": 1}, "seed": seed}
+        train(str(data), run=tmp_path / str(seed), show=False, device="cpu", **how)
+    shutil.copytree(data / "class 1", data / "a new class")
+    made = RunDir(ensemble([tmp_path / "0", tmp_path / "1"], run=tmp_path / "both", device="cpu", show=False).path)
+    classes = ["class 0", "class 1", "class 2"]
+    assert list(read_info(made.onnx).classes) == made.read_json(made.environment)["data"]["classes"] == classes
+    found = evaluate(made.path, device="cpu", show=False)
+    assert found["accuracy"] == made.read_json(made.metrics)["accuracy"]
+
+
+def test_another_combination_that_lost_a_file_is_not_overwritten(
+    members: dict[str, Path], made: RunDir, tmp_path: Path
+) -> None:
+    copy = RunDir(tmp_path / "two")
+    shutil.copytree(made.path, copy.path)
+    copy.report.unlink()
+    before = copy.onnx.read_bytes()
+    with pytest.raises(RunError, match="holds another combination"):
+        ensemble([members["a"], members["b"]], run=copy.path, device="cpu", show=False)
+    assert copy.onnx.read_bytes() == before
+    ensemble([members["a"], members["other"]], run=copy.path, device="cpu", show=False)
+    assert copy.is_finished()
+
+
+def test_a_member_whose_training_did_not_finish_is_refused(
+    changed: Callable[..., Path], members: dict[str, Path], tmp_path: Path
+) -> None:
+    member = changed("environment.json")
+    environment = json.loads((member / "environment.json").read_text())
+    environment["seconds"].pop("train")
+    (member / "environment.json").write_text(json.dumps(environment))
+    with pytest.raises(RunError, match="did not finish"):
+        ensemble([members["a"], member], run=tmp_path / "both", device="cpu", show=False)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from thirtytwo.cli.main import run_command
+from thirtytwo.report.run_record import typed_commands
 from thirtytwo.rundir import RunDir
 from thirtytwo.workflows.ensemble import ensemble
 from thirtytwo.workflows.provenance import selections
@@ -90,3 +91,16 @@ def test_choices_of_members_count_for_an_ensemble(runs: dict[str, RunDir], tmp_p
     assert record["selected_on_validation"] is True
     (what,) = record["validation_chose"]
     assert "train.keep" in what
+
+
+def test_a_run_at_the_place_of_one_that_it_was_made_from(finished_run: Callable[..., Path], tmp_path: Path) -> None:
+    """As after `mv runs/model old; mv runs/next runs/model`, where `runs/next` started from `runs/model`."""
+    run = RunDir(finished_run(tmp_path / "model"))
+    recipe = run.read_recipe()
+    run.write_recipe(
+        recipe.model_copy(update={"transfer": recipe.transfer.model_copy(update={"pretrained": str(run.path)})})
+    )
+    environment = run.read_json(run.environment)
+    assert selections(run.read_recipe(), environment) == selections(recipe, environment)
+    run.write_json(run.environment, environment | {"command": "thirtytwo train data"})
+    assert typed_commands(run) == ["thirtytwo train data"]

@@ -138,18 +138,21 @@ class RunRecord:
         return f"thirtytwo train {shlex.quote(self.source)} --recipe {shlex.quote(recipe)}"
 
 
-def typed_commands(run: RunDir) -> list[str]:
+def typed_commands(run: RunDir, builders: frozenset[Path] = frozenset()) -> list[str]:
     """The commands of the runs that this run builds on, in order, then its own.
 
-    Runs that no longer exist are left out; empty where the run has no record of its command.
+    Runs that no longer exist are left out; empty where the run has no record of its command. So is what stands at the
+    path of a run now that builds on this one: of the `builders`, or this run itself.
     """
+    builders |= {run.path.resolve()}
     words = run.read_json(run.environment).get("command") if run.environment.is_file() else None
     if words is None:
         return []
     recipe, found = run.read_recipe(), []
     for named in (recipe.transfer.pretrained, recipe.train.distill.run):
         origin = RunDir(Path(named))
-        if named and origin.recipe.is_file() and (typed := typed_commands(origin)):
+        known = not named or origin.path.resolve() in builders or not origin.recipe.is_file()
+        if not known and (typed := typed_commands(origin, builders)):
             found += [*typed[:-1], f"{typed[-1]} --run {shlex.quote(str(named))}"]
     return list(dict.fromkeys([*found, str(words)]))
 

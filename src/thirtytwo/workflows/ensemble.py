@@ -21,8 +21,9 @@ from thirtytwo.config.settings import Choice
 from thirtytwo.data.run_data import RunData, split_record, unused_of
 from thirtytwo.data.split import Parts, covering_sample
 from thirtytwo.data.types import ImageSet
-from thirtytwo.errors import DataError, ThirtytwoError, check_choice
+from thirtytwo.errors import DataError, RunError, ThirtytwoError, check_choice
 from thirtytwo.evaluation.scoring import Scorer
+from thirtytwo.io import expand_home
 from thirtytwo.models import Network
 from thirtytwo.models.ensemble import (
     NAME,
@@ -53,7 +54,7 @@ from thirtytwo.workflows.scoring import MEANS_FROM
 
 @preserve_torch_state()
 def ensemble(
-    runs: Sequence[Path | str],
+    runs: Path | str | Sequence[Path | str],
     *,
     run: Path | str | None = None,
     soup: Soup | None = None,
@@ -105,6 +106,8 @@ def ensemble(
         plan = _plan(members, combined, soup, data, origins, hardware, root, started)
         kind = "soup" if soup else "ensemble"
         path = default_path(plan.spec, kind)
+        if run is not None:
+            _refuse_other_combination(RunDir(expand_home(run)), plan)
         directory = stack.enter_context(RunDir.create_locked(run, path, combining=True))
         stack.enter_context(_log_command(log, directory))
         write_combination(plan, directory)
@@ -126,13 +129,24 @@ def _log_command(log: Callable[[str], None], directory: RunDir) -> Iterator[None
         raise
 
 
-def _find_members(runs: Sequence[Path | str], log: Callable[[str], None]) -> list[Path]:
+def _refuse_other_combination(found: RunDir, plan: Plan) -> None:
+    """Check that a directory does not hold another combination, which lost a file after it was finished.
+
+    Raises:
+        RunError: it does.
+    """
+    if found.is_combined() and found.metrics.is_file() and found.recorded_command() != plan.record["command"]:
+        again = f"Write its missing files again with: {found.resume_command()}"
+        raise RunError(f"{found.path} holds another combination of runs.", f"{again}, or choose another --run.")
+
+
+def _find_members(runs: Path | str | Sequence[Path | str], log: Callable[[str], None]) -> list[Path]:
     """The paths of the runs, with those in directories of seeds.
 
     Raises:
         DataError: fewer than two.
     """
-    paths, notices = expanded_runs([runs] if isinstance(runs, str | Path) else runs)
+    paths, notices = expanded_runs(runs)
     if len(paths) < 2:
         raise DataError(f"An ensemble needs at least 2 runs; found {len(paths)}.", "Name another run.")
     for notice in notices:
@@ -171,7 +185,16 @@ def _plan(
     started: datetime,
 ) -> Plan:
     about, parts = members[0].environment["data"], data.parts
-    spec, dataset = about["spec"], replace(data.dataset, fingerprint=about["fingerprint"])
+    spec = about["spec"]
+    # with the classes of the members: data as stored can have more of them by now, or another order
+    dataset = replace(
+        data.dataset,
+        train=parts.train,
+        val=parts.val,
+        test=parts.test,
+        fingerprint=about["fingerprint"],
+        superclasses=about.get("superclasses", data.dataset.superclasses),
+    )
     chosen = replace(hardware, choices=combined.choices)
     words = [
         "thirtytwo",
@@ -190,7 +213,7 @@ def _plan(
         written["choices"] = [*written["choices"], vars(no_calibration)]
     written["data"] |= {"fixes": about.get("fixes")}
     own_val = bool(members[0].split.get("own_val"))
-    split = split_record(parts, combined.recipe, unused_of(dataset, parts), origins.as_dict(), own_val=own_val)
+    split = split_record(parts, combined.recipe, unused_of(data.dataset, parts), origins.as_dict(), own_val=own_val)
     applied = members[0].directory.fixes
     fixes = applied.read_bytes() if applied.is_file() else None
     return Plan(spec, dataset, parts, combined.recipe, chosen, None, written, split, root, fixes=fixes)

@@ -13,16 +13,15 @@ from safetensors.torch import save
 from thirtytwo.config.recipe import Recipe
 from thirtytwo.data.split import Parts
 from thirtytwo.data.types import DataSet, ImageSet
-from thirtytwo.errors import ExportError
 from thirtytwo.evaluation.calibration import calibration_of, is_calibrated, uncalibrated
 from thirtytwo.evaluation.evaluators import Request, Validation, evaluators
 from thirtytwo.evaluation.metrics import compute_metrics, measured
 from thirtytwo.evaluation.ood import validation_false_alarms
 from thirtytwo.evaluation.scoring import Scorer
 from thirtytwo.export.onnx import export_onnx
-from thirtytwo.export.parity import check_parity, parity_record
+from thirtytwo.export.parity import measure_parity
 from thirtytwo.inference.model_file import ModelInfo
-from thirtytwo.io import CHECKSUM_KEY, METADATA_KEY, write_bytes
+from thirtytwo.io import CHECKSUM_KEY, METADATA_KEY, atomic_write, write_bytes
 from thirtytwo.machine import package_version
 from thirtytwo.models import Network
 from thirtytwo.models.base import tensors_checksum
@@ -178,25 +177,23 @@ def _request(
 
 
 def _export(net: Network, info: ModelInfo, means: Means, test: ImageSet, directory: RunDir) -> dict[str, Any]:
-    """Write `model.onnx` and compare its outputs with the network's; returns the largest differences.
+    """Write `model.onnx`, once its outputs are those of the network; returns the largest differences.
 
     Raises:
-        ExportError: the outputs differ; the file is deleted then.
+        ExportError: the outputs differ; there is no `model.onnx` then.
     """
-    export_onnx(net, info, directory.onnx, means)
+    directory.onnx.unlink(missing_ok=True)  # of an earlier session; a wrong or unchecked one must not be left behind
     count = min(PARITY_IMAGES, max(1, PARITY_IMAGES * PARITY_SIDE**2 // info.input_size**2))
-    try:
-        return parity_record(check_parity(net, info, directory.onnx, test.images[:count], means))
-    except ExportError:
-        directory.onnx.unlink()  # a wrong model must not be left behind
-        raise
+    with atomic_write(directory.onnx) as temporary:
+        export_onnx(net, info, temporary, means)
+        return measure_parity(net, info, temporary, test.images[:count], means, str(directory.onnx))
 
 
 def model_info(fitted: Fitted, recipe: Recipe, dataset: DataSet, parts: Parts) -> ModelInfo:
     """The metadata of the model file, without calibration and accuracy."""
     return ModelInfo.model_validate(
         {
-            "classes": dataset.classes,
+            "classes": parts.train.classes,
             "input_size": int(parts.train.images.shape[1]),
             "resize": recipe.data.resize,
             "mean": fitted.mean,

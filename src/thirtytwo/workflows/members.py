@@ -20,6 +20,9 @@ def check_compatible(members: Sequence[LoadedRun], soup: Soup | None) -> None:
         RunError: two of them cannot; the message names both and the reason.
     """
     first = members[0]
+    for member in members:
+        if "epochs" not in member.environment or "train" not in (member.environment.get("seconds") or {}):
+            raise RunError(f"The training of {member.directory.path} did not finish.", member.directory.resume_hint())
     for other in members[1:]:
         for rule in _RULES if soup is None else (*_RULES, *_SOUP_RULES):
             before, now = rule.value(first), rule.value(other)

@@ -170,11 +170,12 @@ def selection_record(chosen: Sequence[str]) -> dict[str, Any]:
     return {"selected_on_validation": bool(chosen), "validation_chose": list(chosen)}
 
 
-def selections(recipe: Recipe, environment: Mapping[str, Any]) -> list[str]:
+def selections(recipe: Recipe, environment: Mapping[str, Any], builders: frozenset[Path] = frozenset()) -> list[str]:
     """What was chosen on validation, each as a phrase; empty where validation served for monitoring only.
 
     Choices of runs that it starts from, is distilled from, is combined from or takes its calibration from count as its
-    own where those runs can still be read: they held out the same images.
+    own where those runs can still be read: they held out the same images. A run that one of the `builders` starts from
+    is not read again: at its path may be a run now that was made from it.
     """
     found = [] if environment.get("members") else _own(recipe)
     if any(choice["what"] == "soup" for choice in environment.get("choices") or ()):
@@ -184,10 +185,11 @@ def selections(recipe: Recipe, environment: Mapping[str, Any]) -> list[str]:
     fingerprint = (environment.get("data") or {}).get("fingerprint")
     for named in filter(None, origins):
         run = _run_of(named)
-        if run.recipe.is_file() and run.environment.is_file():
+        place = run.path.resolve()
+        if place not in builders and run.recipe.is_file() and run.environment.is_file():
             theirs = run.read_json(run.environment)
             if (theirs.get("data") or {}).get("fingerprint") == fingerprint:
-                found += selections(run.read_recipe(), theirs)
+                found += selections(run.read_recipe(), theirs, builders | {place})
     return list(dict.fromkeys(found))
 
 
