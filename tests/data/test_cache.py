@@ -190,3 +190,16 @@ def test_where_the_cache_is(variables, expected, monkeypatch):
     for name, value in ({"HOME": "/home/me"} | variables).items():
         monkeypatch.setenv(name, value)
     assert cache.cache_dir() == Path(expected)
+
+
+def test_a_file_of_a_table_that_changes_without_a_trace_in_size_and_time_is_decoded_again(make, tmp_path, decoded):
+    root = make.tree(tmp_path / "set", {"a": 3, "b": 3})
+    rows = [f"{path.relative_to(root)},{path.parent.name}" for path in sorted(root.rglob("*.png"))]
+    (root / "labels.csv").write_text("\n".join(["file,label", *rows]), encoding="utf-8")
+    first = load_dataset(str(root / "labels.csv"), whole=True)
+    file = root / "a/0.png"
+    state, new = file.stat(), make.png(77)
+    file.write_bytes(new + b"\0" * (state.st_size - len(new)))
+    os.utime(file, ns=(state.st_atime_ns, state.st_mtime_ns))
+    changed = load_dataset(str(root / "labels.csv"), whole=True)
+    assert changed.fingerprint != first.fingerprint

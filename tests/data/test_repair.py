@@ -371,3 +371,18 @@ def test_moved_images_of_a_table_keep_their_name_and_columns(make, tmp_path):
     assert ages["train/dog/13.png"] == "13"
     assert ages["train/dog/1.png"] == ""
     assert ages["test/cat/10.png"] == "10"
+
+
+def test_files_outside_the_data_that_are_no_images_are_not_copied(make, tmp_path):
+    """A table from elsewhere can name any file of this computer."""
+    root = make.tree(tmp_path / "set", {"a": 3, "b": 3})
+    make.tree(tmp_path / "more", {"a": 1})
+    (tmp_path / "secret").write_text("a key")
+    rows = [f"{path},{path.parent.name}" for path in sorted(root.rglob("*.png"))]
+    table = root / "labels.csv"
+    table.write_text("\n".join(["file,label", *rows, f"{tmp_path}/more/a/0.png,a", f"{tmp_path}/secret,a"]))
+    with pytest.raises(DataError, match=r"secret, which the data names, is no image"):
+        write_fixed(str(table), plan_of(), tmp_path / "clean")
+    assert not (tmp_path / "clean").exists()
+    table.write_text("\n".join(["file,label", *rows, f"{tmp_path}/more/a/0.png,a"]))
+    assert write_fixed(str(table), plan_of(), tmp_path / "clean").images == 7

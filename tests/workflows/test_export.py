@@ -147,3 +147,15 @@ def test_an_unknown_format(run: RunDir, capsys: pytest.CaptureFixture[str]) -> N
     err = capsys.readouterr().err
     assert "'onnx-int4'" in err
     assert "'onnx-int8'" in err
+
+
+def test_a_file_that_could_not_be_compared_has_no_record_of_another(run: RunDir, tmp_path: Path) -> None:
+    target = run.path / "m.onnx"
+    export_model(run.path, "onnx-int8", out=target)
+    assert list(run.read_json(run.exports)) == ["m.onnx"]
+    environment = run.read_json(run.environment)
+    run.write_json(
+        run.environment, environment | {"data": environment["data"] | {"spec": "nowhere", "path": "nowhere"}}
+    )
+    assert export_model(run.path, "onnx-float16", out=target, force=True).agreement is None
+    assert run.read_json(run.exports) == {}

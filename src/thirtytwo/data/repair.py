@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 
 from thirtytwo.data.apply_fixes import apply_fixes
 from thirtytwo.data.fixes import FixPlan
-from thirtytwo.data.load import open_undecoded, parse
+from thirtytwo.data.load import files_folder, open_undecoded, parse
 from thirtytwo.data.manifest import MANIFEST, Manifest
 from thirtytwo.data.sources.csvfile import METADATA
 from thirtytwo.data.split import split_of
@@ -68,6 +68,8 @@ def write_fixed(
         DataError: the plan does not fit, or there are no files to link.
         OutputError: `out` exists, lies in the data, or cannot be written.
         InputError: an image cannot be read.
+
+    A table can name any file of this computer, so files outside the data that are not images are refused.
     """
     out, found = expand_home(out), parse(spec, data_root=data_root)
     if found.kind == "folder":
@@ -89,6 +91,7 @@ def write_fixed(
         place = _link if link else _copy
         for row, target, source in _placed(fixed.data, stored.classes, columns):
             (folder / target).parent.mkdir(parents=True, exist_ok=True)
+            _refuse_foreign(source, files_folder(spec))
             place(source, folder / target)
             rows.append(row)
         if _needs_table(fixed.data):
@@ -207,6 +210,22 @@ def _needs_table(data: UndecodedDataSet) -> bool:
 def _is_grouped(data: UndecodedDataSet) -> bool:
     """Whether images have groups."""
     return any(any(part.groups or ()) for part in data.parts.values())
+
+
+def _refuse_foreign(source: Source, folder: Path | None) -> None:
+    """Check that a file is an image, or lies in the folder of the data, where an unreadable image may be as well.
+
+    Raises:
+        DataError: it is neither.
+    """
+    if not isinstance(source, Path) or (folder is not None and source.resolve().is_relative_to(folder.resolve())):
+        return
+    with source.open("rb") as stream:
+        if format_of(stream.read(HEAD_BYTES)) is None:
+            raise DataError(
+                f"{source}, which the data names, is no image and lies outside its folder: it is not copied.",
+                "Remove it from the data's table, or drop it in the plan.",
+            )
 
 
 def _copy(source: Source, target: Path) -> None:

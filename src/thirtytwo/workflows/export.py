@@ -14,7 +14,7 @@ from thirtytwo.export.parity import onnx_outputs, rounding
 from thirtytwo.export.quantize import EXPORTS, ExportFormat
 from thirtytwo.inference.hub import PREFIX
 from thirtytwo.inference.library import BUNDLED, find_model, model_argument
-from thirtytwo.inference.model_file import read_info
+from thirtytwo.inference.model_file import ModelInfo, read_info
 from thirtytwo.io import FORMATS, atomic_write, check_writable, expand_home, is_file
 from thirtytwo.rundir import RunDir, lock_run_of
 from thirtytwo.tensors import preserve_torch_state
@@ -94,16 +94,29 @@ def export_model(
     check_writable(target, force=force, format=FORMATS.get(Path(form.ending).suffix, ""))
     with lock_run_of(target), atomic_write(target) as temporary:
         form.write(source, temporary)
-        if not form.same_contract:
-            return Exported(target, source, None, f"{kind} is not a model file of thirtytwo")
-        rewrite_info(temporary, info.model_copy(update={"accuracy": None}))
-        try:
-            split, images = _load_images(source, Path(data_root) if data_root is not None else None)
-        except ThirtytwoError as error:
-            return Exported(target, source, None, error.message)
-        agreement = _agreement(source, temporary, form, split, images)
-        _check(agreement, source, kind)
-    _record(RunDir(source.parent), target, kind, agreement)
+        root = Path(data_root) if data_root is not None else None
+        written = _compared(source, temporary, target, kind, info, root)
+    with lock_run_of(source):
+        _record(RunDir(source.parent), target, kind, written.agreement)
+    return written
+
+
+def _compared(source: Path, temporary: Path, target: Path, kind: str, info: ModelInfo, root: Path | None) -> Exported:
+    """Compare the new file with the model on images of its run, or say why it cannot be compared.
+
+    Raises:
+        ExportError: an output differs by more than the format allows.
+    """
+    form = EXPORTS.get(kind)
+    if not form.same_contract:
+        return Exported(target, source, None, f"{kind} is not a model file of thirtytwo")
+    rewrite_info(temporary, info.model_copy(update={"accuracy": None}))
+    try:
+        split, images = _load_images(source, root)
+    except ThirtytwoError as error:
+        return Exported(target, source, None, error.message)
+    agreement = _agreement(source, temporary, form, split, images)
+    _check(agreement, source, kind)
     return Exported(target, source, agreement)
 
 
@@ -159,7 +172,10 @@ def _check(agreement: Agreement, source: Path, kind: str) -> None:
         )
 
 
-def _record(run: RunDir, target: Path, kind: str, agreement: Agreement) -> None:
-    """Record in the run how far the new file agrees with the model."""
+def _record(run: RunDir, target: Path, kind: str, agreement: Agreement | None) -> None:
+    """Record in the run how far the new file agrees with the model; if that is not known, remove an earlier record."""
     before = run.read_json(run.exports) if run.exports.is_file() else {}
-    run.write_json(run.exports, before | {target.name: {"format": kind} | vars(agreement)})
+    if agreement is not None:
+        run.write_json(run.exports, before | {target.name: {"format": kind} | vars(agreement)})
+    elif target.name in before:
+        run.write_json(run.exports, {name: entry for name, entry in before.items() if name != target.name})

@@ -98,17 +98,12 @@ def open_csv(file: Path, request: Request) -> UndecodedDataSet:
         where=str(file),
         classes=classes,
         parts={name: _part(own, classes, tuple(others), grouped=grouped) for name, own in parts.items()},
-        content=lambda: cache.digest([_stamp(row.path) for name in parts for row in parts[name]]),
+        content=lambda: cache.content_key(file.parent, [row.path for own in parts.values() for row in own]),
         skipped=tuple(notes),
         warnings=tuple(notes),
         all_in_all=False,
         one_class_fix="Add rows with other labels.",
     )
-
-
-def _stamp(path: Path) -> list[str | int]:
-    found = path.stat()
-    return [str(path.resolve()), found.st_size, found.st_mtime_ns]
 
 
 def read_rows(file: Path, *, strip: bool = True, least: int = 2) -> list[tuple[int, list[str]]]:
