@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils import convert_conv2d_weight_memory_format
 
 from thirtytwo.augment.geometry import resized
 from thirtytwo.errors import ModelFileError, RecipeError, RunError
@@ -115,7 +116,8 @@ def _from_weights(
 ) -> tuple[dict[str, Any], Callable[[Tensor], Tensor]]:
     tensors, metadata = read_run_weights(run)
     net = build_trained(run, len(metadata["classes"]), tensors).requires_grad_(False)
-    net = net.to(device).to(memory_format=memory_format)
+    # not `net.to(memory_format=…)`, which fails for an ensemble: its normalization has five dimensions
+    net = convert_conv2d_weight_memory_format(net.to(device), memory_format)
     mean_rgb, std_rgb = (torch.tensor(metadata[key], device=device).view(3, 1, 1) for key in ("mean", "std"))
 
     def predict(images: Tensor) -> Tensor:
