@@ -4,10 +4,11 @@
     python benchmarks/accuracy.py cifar10 --recipe thorough --take RUN [--take RUN]... [--add]
 
 Trains once per seed in a new process, and writes metrics, wall time, peak memory, hardware and versions to
-`benchmarks/results/accuracy-<data>-<recipe>-<device>.json`. Run directories are kept under `--runs`. `--take` reads the
-metrics of finished runs instead, such as long ones that were resumed. Their time is the training time, without pauses
-between epochs but with pauses within an epoch. `--add` keeps the results of other seeds with the same settings that
-are in the file already; teachers of distillation are not compared, so pass the same one.
+`benchmarks/results/accuracy-<data>-<recipe>-<device>.json`, where the device of a CPU that was trained on in float32 is
+`cpu_float32`. Run directories are kept under `--runs`. `--take` reads the metrics of finished runs instead, such as
+long ones that were resumed. Their time is the training time, without pauses between epochs but with pauses within an
+epoch. `--add` keeps the results of other seeds with the same settings that are in the file already; teachers of
+distillation are not compared, so pass the same one.
 """
 
 from __future__ import annotations
@@ -50,8 +51,7 @@ def main() -> int:
         runs = [read(RunDir.open(path), None) for path in options.take]
     else:
         runs = [measure(options, int(seed)) for seed in options.seeds.split(",")]
-    device = runs[0]["device"]
-    out = RESULTS / f"accuracy-{options.data}-{Path(options.recipe).stem}-{device}.json"
+    out = RESULTS / f"accuracy-{options.data}-{Path(options.recipe).stem}-{device(runs[0])}.json"
     if options.add and out.is_file():
         trained = {run["seed"] for run in runs}
         kept = [run for run in json.loads(out.read_text("utf-8"))["runs"] if run["seed"] not in trained]
@@ -63,6 +63,12 @@ def main() -> int:
     write_json(out, {"what": __doc__.splitlines()[0], "n": len(runs), "summary": summary(runs), "runs": runs})
     print(out)
     return 0
+
+
+def device(run: dict[str, Any]) -> str:
+    """The device of a run as the results' name tells it: processors without bfloat16 take several times as long."""
+    precision = next(choice["value"] for choice in run["choices"] if choice["what"] == "precision")
+    return f"cpu_{precision}" if run["device"] == "cpu" and precision != "bfloat16" else str(run["device"])
 
 
 def settings(run: dict[str, Any]) -> dict[str, Any]:

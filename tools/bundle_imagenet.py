@@ -60,7 +60,7 @@ with thirtytwo.
 ## Use
 
 ```sh
-pip install thirtytwo
+pip install .  # in a clone of the repository of thirtytwo
 thirtytwo predict photo.jpg --model {name}
 ```
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from result_tables import read_results
 
+from thirtytwo.config.resolve import read_recipe
 from thirtytwo.evaluation.metrics import wilson
 from thirtytwo.text import interval, percent
 
@@ -53,10 +54,20 @@ def classic() -> str:
             cells = [_cell(measured[data]) if data in measured else NONE for data in DATA]
             stated = percent(STATED[recipe], 1) if recipe in STATED else NONE
             lines.append(f"| {' | '.join([step, f'`{recipe}`', sizes, *cells, stated])} |")
-    text = """
+    text = f"""
 Test accuracy of one view with its 95 % interval, one seed each. Steps 1 to 3 start from packaged ImageNet weights of
-EfficientNet-Lite0, step 4 from those of Lite2. The last column is what the classic notebook states for ResNet-50."""
+EfficientNet-Lite0, step 4 from those of Lite2. The last column is what the classic notebook states for ResNet-50.
+{of_lite2()}"""
     return "\n".join([*lines, text]) + "\n"
+
+
+def of_lite2() -> str:
+    """With which settings `transfer-lite2` was measured, beside those of the recipe."""
+    recipe = read_recipe("transfer-lite2")
+    size, epochs = recipe.model.options["input_size"], recipe.schedule.epochs
+    found = {name: results_on(data).get(recipe.name) for data, name in DATA.items()}
+    measured = ", ".join(f"{one.size} pixels and {one.epochs} epochs on {name}" for name, one in found.items() if one)
+    return f"`transfer-lite2` was measured with {measured}; the recipe has {size} pixels and {epochs} epochs."
 
 
 def classic_costs() -> str:

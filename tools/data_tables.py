@@ -59,7 +59,7 @@ def _repair() -> str:
     return (
         f"\nThe suggested fixes name {_named(plan)} (seed {plan['seed']}, {plan['date']}; "
         f"`benchmarks/label_errors.py --plans`). Trained with `{found['recipe']}`, the network has {clean} on test "
-        f"with the own labels, {flipped} with the changed ones and {repaired} after the fixes: they win back "
+        f"with the original labels, {flipped} with the changed ones and {repaired} after the fixes: they win back "
         f"{percent(found['recovered'], 0)} of the loss (means of {len(runs['clean'])}, {len(runs['flipped'])} and "
         f"{len(runs['repaired'])} seeds, one {machine['gpu']}, {machine['date']}; "
         "`benchmarks/label_errors.py --train`).\n"

@@ -23,7 +23,7 @@ def confidence() -> str:
             ", ".join(f"{step['nll']['value']:.3f}" for step in steps),
             percent(sets["measured"]["value"], 2),
             f"{sets['mean_size']['value']:.2f}",
-            f"{percent(corrupted['value'], 1)} of {percent(run['accuracy']['value'], 1)}",
+            f"{percent(corrupted['value'], 1)} (clean: {percent(run['accuracy']['value'], 1)})",
         ]
         lines.append("| " + " | ".join(cells) + " |")
     first = found["runs"][0]

@@ -6,7 +6,7 @@ from typing import Any, Literal, get_args, get_origin
 
 import classic_table
 import typer
-from result_tables import measured_on, read_results, seconds_by_machine
+from result_tables import OF_ROWS, conditions, measured_on, read_results, seconds_by_machine
 
 import thirtytwo
 from thirtytwo.cli.main import app
@@ -60,10 +60,12 @@ def recipe_guide() -> str:
         "| recipe | data | test accuracy | n | training | hardware, date |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
-    text = """
-Times are those of training, on the hardware that the row names and with the version of its date, of which later ones
-are faster; for photographs, from start to report. Some trainings had pauses or others beside them, so they would take
-less time alone: the head of each recipe's file says so.
+    text = f"""
+{OF_ROWS}
+{classic_table.of_lite2()}
+Times are those of training, without a teacher's or an earlier run's, on the hardware that the row names and with the
+version of its date, of which later ones are faster; for photographs, from start to report. Some trainings had pauses
+or others beside them, so they would take less time alone: the head of each recipe's file says so.
 ± is the standard deviation over the draws."""
     return "\n".join([*head, *rows, text]) + "\n"
 
@@ -106,8 +108,12 @@ def _of_few_shot() -> list[str]:
 def _of_cifar() -> list[str]:
     rows = []
     for data, title in classic_table.DATA.items():
-        on_cpu = {recipe: read_results(f"accuracy-{data}-{recipe}-cpu") for recipe in ON_CPU}
-        rows += [_of_accuracy(recipe, title, result) for recipe, result in on_cpu.items() if result]
+        on_cpu = [
+            (recipe, read_results(f"accuracy-{data}-{recipe}-{device}"))
+            for recipe in ON_CPU
+            for device in ("cpu", "cpu_float32")
+        ]
+        rows += [_of_accuracy(recipe, data, result) for recipe, result in on_cpu if result]
         found = classic_table.results_on(data)
         for recipe in ("transfer-lite2", *CLASSIC):
             if one := found.get(recipe):
@@ -118,15 +124,14 @@ def _of_cifar() -> list[str]:
     return rows
 
 
-def _of_accuracy(recipe: str, title: str, result: dict[str, Any]) -> str:
+def _of_accuracy(recipe: str, data: str, result: dict[str, Any]) -> str:
     """A row from a result of `benchmarks/accuracy.py`."""
     run = result["runs"][0]
     ends = interval(run["accuracy"]["ci95"], digits=1) if result["n"] == 1 else ""
     accuracy = _accuracy(result["summary"]["accuracy"]["mean"], ends)
     seconds = seconds_by_machine(result["runs"])
     took, places = " and ".join(map(duration, seconds.values())), " and ".join(seconds)
-    start = run.get("start_accuracy")
-    name = f"`{recipe}`" + (f", from a run with {percent(start, 1)}" if start is not None else "")
+    name, title = f"`{recipe}`{conditions(run, recipe, data)}", classic_table.DATA[data]
     return _row(name, title, accuracy, str(result["n"]), took, f"{places}, {run['date']}")
 
 

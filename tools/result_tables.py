@@ -6,6 +6,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
+from thirtytwo.config.resolve import read_recipe_values, resolve_recipe
 from thirtytwo.text import interval, percent
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -28,6 +29,10 @@ THRESHOLDS = (
     "Tux Paint's cut-out photographs of the classes, about 50."
 )
 """How the thresholds for unknown images were set in models that know photographs."""
+CLASSES = {"cifar10": 10, "cifar100": 100}
+OF_ROWS = """\
+A row names other epochs than the recipe's, a teacher, and the run that a training started from. In float32: on a
+processor without bfloat16 instructions."""
 ALIKE = 0.02
 COLORS = {"colour": "color"}
 """Displayed names of augmentations in older results."""
@@ -45,9 +50,15 @@ def bundled() -> str:
         metrics = dict(re.findall(r"name: (.+)\n      value: ([\d.]+)", text))
         stated = re.search(r"state ([\d.]+\s%) top-1", text)
         accuracy = (
-            f"**{percent(float(metrics['Accuracy']), 2)}**" if metrics else f"{stated[1]}, stated" if stated else ""
+            f"**{percent(float(metrics['Accuracy']), 2)}**"
+            if metrics
+            else f"{stated[1]} (stated by the authors of its weights)"
+            if stated
+            else ""
         )
-        photo = f"{percent(photos[name]['accuracy']['value'], 1)} of {photos[name]['n']}" if name in photos else ""
+        photo = (
+            f"{percent(photos[name]['accuracy']['value'], 1)} ({photos[name]['n']} images)" if name in photos else ""
+        )
         report = f"[page](docs/reports/{name}.html)" if (REPORTS / f"{name}.html").is_file() else ""
         size = path.with_suffix(".onnx").stat().st_size / 1e6
         cells = [f"[`{name}`]({CARDS}/{path.name})", RECOGNIZES[name], accuracy, photo, f"{size:.1f} MB", report]
@@ -122,24 +133,20 @@ def accuracies() -> str:
     """Accuracy of the recipes on CIFAR."""
     results = {path.stem: read_results(path.stem) for path in sorted(RESULTS.glob("accuracy-*.json"))}
     lines = [
-        "| data | recipe | test accuracy | with test-time augmentation | minutes | seeds | hardware, precision, date |",
+        "| data | recipe | test accuracy | with test-time augmentation | minutes | seed | hardware, precision, date |",
         "| --- | --- | --- | --- | --- | --- | --- |",
         *(_accuracy_row(name, result) for name, result in results.items()),
     ]
     runs = [run for result in results.values() for run in result["runs"]]
-    splits = sorted({(run["trained_on"], run["held_out"]) for run in runs})
-    trained = ", or ".join(
-        f"{count:,} {'with' if place else 'images with'} {held:,}{'' if place else ' held out for validation'}"
-        for place, (count, held) in enumerate(splits)
-    )
-    scored = _same(runs, "n_test")
+    held = [run["held_out"] for run in runs]
     memory = max(run["peak_memory_mb"] for run in runs) / 1000
     text = f"""
-In brackets: 95 % interval for one run, standard deviation for several. Trained on
-{trained};
-evaluated once on {scored}. Minutes are from start to report, except where only training was timed.
-Each row was measured with the version of its date; later ones are faster and take less memory.
-Peak memory: {memory:.1f} GB."""
+In brackets: 95 % interval for one run, standard deviation for several. Each run was evaluated once on the
+{_same(runs, "n_test")} test images; {min(held):,} to {max(held):,} of the 50,000 training images were held out for
+validation. {OF_ROWS}
+Minutes are from start to report, except where only training was timed; they leave out the training of a teacher or of
+an earlier run. Each row was measured with the version of its date; later ones are faster and take less memory. The
+highest peak memory of these runs was {memory:.1f} GB."""
     return "\n".join([*lines, text]) + "\n"
 
 
@@ -148,14 +155,15 @@ def speeds() -> str:
     step, predict = read_results("train_step"), read_results("predict")
     rates, photo = predict["median_images_per_second"], predict["one_jpeg"]["1600x1200"]
     return f"""\
-- A training step with augmentation, compared with plain PyTorch loops without: {_times(step["ratio"]["plain"])} with
-  the same optimizer, precision and layout, {_times(step["ratio"]["plain_sgd"])} with SGD, and
-  {_times(step["ratio"]["defaults"])} with SGD and PyTorch's defaults ({_where(step)}).
+- A training step with augmentation, compared with that of plain PyTorch loops without augmentation:
+  {_times(step["ratio"]["plain"])} beside a loop with the same optimizer, precision and layout,
+  {_times(step["ratio"]["plain_sgd"])} beside one with SGD instead of Muon, and {_times(step["ratio"]["defaults"])}
+  beside one with SGD and PyTorch's defaults ({_where(step)}).
 - `thirtytwo predict --model {predict["model"]["name"]}` classifies {rates["thirtytwo"]:,.0f} PNG files per second
   from a folder of {predict["images"]:,}: {percent(predict["ratio"], 0)} of the throughput of ONNX Runtime alone on
   decoded arrays ({_where(predict)}).
-- Classifying one JPEG of 1600×1200 pixels on the command line takes {photo["median_seconds"]:.2f} s, including
-  the start of Python, and {photo["peak_mb"]:.0f} MB of memory.
+- Classifying one JPEG of 1600×1200 pixels with it on the command line takes {photo["median_seconds"]:.2f} s,
+  including the start of Python, and {photo["peak_mb"]:.0f} MB of memory.
 """
 
 
@@ -324,7 +332,6 @@ def _accuracy_row(name: str, result: dict[str, Any]) -> str:
     if result["n"] > 1:
         spread = f"± {percent(summary['accuracy']['std'], 2)}"
     seconds = seconds_by_machine(result["runs"])
-    precision = next(choice["value"] for choice in run["choices"] if choice["what"] == "precision")
     minutes = (
         f"{summary['minutes_wall']:.0f}"
         if summary["minutes_wall"]
@@ -334,14 +341,30 @@ def _accuracy_row(name: str, result: dict[str, Any]) -> str:
         minutes = " and ".join(f"{took / 60:.0f}" for took in seconds.values()) + " (training only)"
     cells = [
         data,
-        f"`{recipe}`",
+        f"`{recipe}`{conditions(run, recipe, data)}",
         f"**{percent(summary['accuracy']['mean'], 2)}** ({spread})",
         percent(summary["accuracy_tta"]["mean"], 2),
         minutes,
         ", ".join(str(one["seed"]) for one in result["runs"]),
-        f"{' and '.join(seconds)}, {precision}, {run['date']}",
+        f"{' and '.join(seconds)}, {precision_of(run)}, {run['date']}",
     ]
     return "| " + " | ".join(cells) + " |"
+
+
+def precision_of(run: dict[str, Any]) -> str:
+    """The precision that a run of `benchmarks/accuracy.py` was trained in."""
+    return str(next(choice["value"] for choice in run["choices"] if choice["what"] == "precision"))
+
+
+def conditions(run: dict[str, Any], recipe: str, data: str) -> str:
+    """What differs from the bundled recipe in a run of `benchmarks/accuracy.py`, and what the run was made with."""
+    usual = resolve_recipe(read_recipe_values(recipe), {}, classes=CLASSES[data], rows=run["trained_on"])
+    epochs = f", {run['epochs']} epochs" if run["epochs"] != usual.schedule.epochs else ""
+    teacher = ", with a teacher" if run["recipe"]["train"].get("distill", {}).get("run") else ""
+    start = run.get("start_accuracy")
+    # the other rows of a CPU are in bfloat16
+    precision = ", in float32" if run["device"] == "cpu" and precision_of(run) == "float32" else ""
+    return precision + epochs + teacher + (f", from a run with {percent(start, 1)}" if start is not None else "")
 
 
 def seconds_by_machine(runs: list[dict[str, Any]]) -> dict[str, float]:

@@ -35,7 +35,7 @@ def predict_folder() -> str:
     if not models:
         return NOTHING
     lines = [
-        "| model | plain script | plain script with `draft` | `thirtytwo predict` | times the script with `draft` |",
+        "| model | plain script | plain script with `draft` | `thirtytwo predict` | ratio to the script with `draft` |",
         "| --- | ---: | ---: | ---: | ---: |",
     ]
     for name, found in models.items():

@@ -119,7 +119,7 @@ def test_downloads_say_how_many_views_were_used() -> None:
         ((0.9,), (1,), "One look was enough."),
         ((0.0,), (1, 1), "This model looks at every image once"),
         ((0.9, 0.0), (2, 1), "Looked again for 1 of 2 answers, where a model was less than 90\u00a0% sure."),
-        ((0.9, 0.7), (2, 2), "Looked again for 2 of 2 answers, where a model was not sure."),
+        ((0.9, 0.7), (2, 2), "Looked again for 2 of 2 answers, where a model was below its limit."),
         ((0.0, 0.0), (1, 1), "These models look at every image once"),
     ],
 )

@@ -1,4 +1,4 @@
-"""The option “Look twice when in doubt” of all pages that classify: further views where a model is not sure.
+"""The option “Look twice when in doubt” of all pages that classify: further views where confidence is low.
 
 It is `tta="auto"` of `Classifier.predict`, with the number of views of each answer. The address of the page names it,
 so that reloading shows the same answers.
@@ -17,7 +17,7 @@ from thirtytwo.app.library import Entry, load_classifier
 from thirtytwo.inference.classifier import Classifier, Prediction, UnreadableImage
 from thirtytwo.inference.model_file import TtaInfo
 from thirtytwo.inference.views import further_views
-from thirtytwo.text import counted, percent
+from thirtytwo.text import SPACE, counted, percent
 
 LABEL = "Look twice when in doubt"
 QUERY, TWICE = "look", "twice"
@@ -25,8 +25,8 @@ QUERY, TWICE = "look", "twice"
 KEY = "look-twice"
 _WANTED = "look twice"
 _HELP = (
-    "An image of which the model is not sure is also looked at mirrored, and the answers are averaged. That is often a "
-    "little more accurate, and takes longer for these images."
+    f"An image whose answer has a low percentage, for most models below 90{SPACE}%, is also looked at mirrored, and "
+    "the answers are averaged. That is often a little more accurate, and takes longer for these images."
 )
 _NEVER = "This model looks at every image once: a second look made more answers wrong on its validation images."
 _NONE_EVER = "These models look at every image once: a second look made more answers wrong on their validation images."
@@ -91,7 +91,7 @@ def explanation(settings: Sequence[TtaInfo], results: Sequence[Prediction | Unre
     again = sum(views_of(one) > 1 for one in answers)
     if not again:
         return _ENOUGH if len(answers) > 1 else "One look was enough."
-    limit = f"less than {sure.pop()} sure" if len(sure) == 1 else "not sure"
+    limit = f"less than {sure.pop()} sure" if len(sure) == 1 else "below its limit"
     if len(answers) == 1:
         return f"Looked again, because the model was {limit}."
     if len(settings) == 1:

@@ -122,7 +122,8 @@ def _use(record: RunRecord) -> str:
         "## Use\n\n"
         f"`model.onnx` is the complete model, from raw pixels to {'calibrated ' if calibrated else ''}probabilities. "
         "It needs no PyTorch.\n\n"
-        "```sh\npip install thirtytwo\nthirtytwo predict photo.jpg --model model.onnx\n```\n\n"
+        "```sh\npip install .  # in a clone of the repository of thirtytwo\n"
+        "thirtytwo predict photo.jpg --model model.onnx\n```\n\n"
         f"Intended for images like the training images, each of one of the classes. {unknown}".rstrip()
         + listing
     )

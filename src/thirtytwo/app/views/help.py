@@ -55,9 +55,10 @@ everything unknown is noticed: things that resemble one of the classes are mostl
 classes, a class “other” with images of such things helps. Now and then a normal image is marked too; the report of a
 model says how often.
 
-**{LABEL}.** An image of which the model is not sure is looked at again, mirrored, and the answers are
-averaged. That is often a little more accurate, and takes longer for these images. Each answer says how many views it
-averages. Whether an image is unknown, and the live answers of the camera, come from one look.
+**{LABEL}.** An image whose answer has a low percentage, for most models below 90{SPACE}%, is looked at again,
+mirrored, and the answers are averaged. That is often a little more accurate, and takes longer for these images. Each
+answer says how many views it averages. Whether an image is unknown, and the live answers of the camera, come from one
+look.
 
 **Heatmap.** Warm colors show the part of the image that speaks most for the answer. If that is the background, the
 model learned the wrong thing: give it images with other backgrounds.
