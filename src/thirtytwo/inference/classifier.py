@@ -21,6 +21,7 @@ from thirtytwo.images.pixels import resize
 from thirtytwo.inference.library import default_model, find_model, model_name
 from thirtytwo.inference.session import INPUT, KNOWN_SCORE, MOST_THREADS, REQUIRED_OUTPUTS, open_session
 from thirtytwo.inference.views import Tta, averaged, further_views
+from thirtytwo.io import path_of
 from thirtytwo.machine import cpu_count
 from thirtytwo.reprs import Html, bar, card, table
 from thirtytwo.text import NOT_RECORDED, as_html, listing, percent, readable
@@ -362,12 +363,14 @@ def load(name_or_path: str | Path | None = None, *, threads: int | None = None, 
             2 classify more images a second where there are many, and a single one later.
 
     Raises:
-        ArgumentError: `batches` is below 1, or `threads` below 0.
+        ArgumentError: `name_or_path` is no text or path, `batches` is below 1, or `threads` below 0.
         UnknownNameError: there is no such file, directory or bundled model.
         ModelFileError: the file is not a thirtytwo model.
         RunError: the run directory has no model.
         OfflineError: a model of the hub is not on this machine, and the hub cannot be reached.
     """
+    if name_or_path is not None:
+        path_of("name_or_path", name_or_path)
     path = default_model() if name_or_path is None else find_model(name_or_path)
     return Classifier(path, threads=threads, batches=batches)
 

@@ -23,7 +23,7 @@ from thirtytwo.data.split import Parts, covering_sample
 from thirtytwo.data.types import ImageSet
 from thirtytwo.errors import DataError, RunError, ThirtytwoError, check_choice
 from thirtytwo.evaluation.scoring import Scorer
-from thirtytwo.io import expand_home
+from thirtytwo.io import expand_home, path_of
 from thirtytwo.models import Network
 from thirtytwo.models.ensemble import (
     NAME,
@@ -91,7 +91,7 @@ def ensemble(
     log = progress_logger(show)
     started = datetime.now(UTC)
     if run is not None:
-        RunDir.refuse_used(Path(run), combining=True)
+        RunDir.refuse_used(path_of("run", run), combining=True)
     with ExitStack() as stack:
         meter = stack.enter_context(UsageMeter())
         paths = _find_members(runs, log)
@@ -148,7 +148,8 @@ def _find_members(runs: Path | str | Sequence[Path | str], log: Callable[[str], 
     """
     paths, notices = expanded_runs(runs)
     if len(paths) < 2:
-        raise DataError(f"An ensemble needs at least 2 runs; found {len(paths)}.", "Name another run.")
+        left_out = "".join(f" {notice}" for notice in notices)
+        raise DataError(f"An ensemble needs at least 2 runs; found {len(paths)}.{left_out}", "Name more finished runs.")
     for notice in notices:
         log(notice)
     return paths

@@ -9,6 +9,7 @@ from typing import Any
 
 from thirtytwo.data.load import spec_of
 from thirtytwo.errors import RecipeError, check_least
+from thirtytwo.io import path_of
 from thirtytwo.predictions import Predictions
 from thirtytwo.report.seeds import read_summary
 from thirtytwo.run_paths import OUT_OF_FOLD, holds_seeds
@@ -87,8 +88,8 @@ def train_folds(
     for key in _NOT_SET:
         if key in changes:
             raise RecipeError(f"{key!r} is set by the cross-validation of all folds.", "Omit one of the two.")
-    if folds is None and resume and run is not None and holds_seeds(Path(run)):
-        folds = int(read_summary(Path(run)).get("folds") or 0) or None
+    if folds is None and resume and run is not None and holds_seeds(path_of("run", run)):
+        folds = int(read_summary(path_of("run", run)).get("folds") or 0) or None
     check_least("folds", folds, 2)
     if folds is None or not 2 <= folds <= MOST:
         raise RecipeError(f"The number of folds is {folds}; expected 2 to {MOST}.", "Choose 5, for example.")

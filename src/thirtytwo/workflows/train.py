@@ -16,6 +16,7 @@ from thirtytwo.config.settings import plain
 from thirtytwo.data.load import spec_of
 from thirtytwo.errors import ArgumentError, ThirtytwoError, check_least
 from thirtytwo.evaluation.evaluators import evaluators
+from thirtytwo.io import path_of
 from thirtytwo.run_paths import default_path
 from thirtytwo.rundir import RunDir
 from thirtytwo.tensors import preserve_torch_state
@@ -159,12 +160,12 @@ def _start(order: _Order, stack: ExitStack, meter: UsageMeter, log: Callable[[st
     data, recipe, changes, run, resume = order.data, order.recipe, order.changes, order.run, order.resume
     evaluators()  # imports those of other packages, which are used only after the training
     if run is not None and not resume:
-        RunDir.refuse_used(Path(run))
+        RunDir.refuse_used(path_of("run", run))
     chosen = None
     if recipe is None and not resume:
         chosen = choose_recipe(data, changes, order.root)
         recipe = chosen.value
-    path = Path(run) if run is not None else _default_path(order, recipe)
+    path = path_of("run", run) if run is not None else _default_path(order, recipe)
     existing = RunDir.open(path) if resume else None
     precision = None
     if existing is not None:

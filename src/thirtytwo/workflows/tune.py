@@ -16,7 +16,7 @@ from thirtytwo.config.recipe import Monitor as Metric
 from thirtytwo.config.resolve import read_recipe, read_recipe_values
 from thirtytwo.data.load import spec_of
 from thirtytwo.errors import RecipeError, RunError, UnknownNameError, check_least, did_you_mean
-from thirtytwo.io import write_text
+from thirtytwo.io import path_of, write_text
 from thirtytwo.report.tuning import Trial, Tuning, write_trials, write_tuning_figures
 from thirtytwo.run_paths import default_path
 from thirtytwo.rundir import RunDir
@@ -192,7 +192,7 @@ def _start(call: _Call, run: Path | str | None, stack: ExitStack) -> tuple[Tuner
     assert call.recipe is not None  # only `_resume` needs none
     assert call.values is not None
     if run is not None:
-        RunDir.refuse_used(Path(run))
+        RunDir.refuse_used(path_of("run", run))
     plan = prepare(call.data, call.recipe, call.changes, call.device, call.data_root)
     _check_has_validation(plan)
     space = call.space or default_space(plan.recipe)
@@ -224,7 +224,7 @@ def _resume(call: _Call, run: Path | str | None, stack: ExitStack) -> tuple[Tune
     """
     if run is None:
         raise RunError("The tuning to resume was not given.", "Name its directory with --run.")
-    path = Path(run)
+    path = path_of("run", run)
     check_study(path)
     stack.enter_context(RunDir(path).writing())
     study, request = open_study(path)
