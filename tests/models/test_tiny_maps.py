@@ -72,7 +72,7 @@ def test_autocast_as_in_pytorch() -> None:
     for found, other, wanted in zip(ours, theirs, exact, strict=True):
         assert found.dtype == other.dtype
         error, usual = (float((one.double() - wanted).norm() / wanted.norm()) for one in (found, other))
-        assert error < 1.1 * usual < 0.01
+        assert error < 1.1 * usual < 0.02
 
 
 def test_autocast_leaves_float64_as_in_pytorch() -> None:
