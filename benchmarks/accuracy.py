@@ -66,7 +66,7 @@ def main() -> int:
 
 
 def device(run: dict[str, Any]) -> str:
-    """The device of a run as the results' name tells it: processors without bfloat16 take several times as long."""
+    """The device of a run in the name of its results; a CPU without bfloat16, which takes several times as long, apart."""
     precision = next(choice["value"] for choice in run["choices"] if choice["what"] == "precision")
     return f"cpu_{precision}" if run["device"] == "cpu" and precision != "bfloat16" else str(run["device"])
 

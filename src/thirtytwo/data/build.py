@@ -36,7 +36,7 @@ def build_dataset(undecoded: UndecodedDataSet, request: Request) -> DataSet:
         DataError: it does not form a valid data set, or images cannot be read.
     """
     check_request(request)
-    check_class_names(undecoded.classes, undecoded.where)
+    check_class_names(undecoded)
     undecoded = without_empty_splits(undecoded) if request.whole else with_all_classes(undecoded, request.lacking)
     if not request.whole and request.split_test and "test" not in undecoded.parts:
         check_divisible(undecoded)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -35,19 +35,23 @@ def check_request(request: Request) -> None:
         raise DataError(f"The image size is {size!r}; expected {SMALLEST_SIDE} to {_LARGEST_SIDE} pixels, or 'auto'.")
 
 
-def check_class_names(classes: Sequence[str], where: str) -> None:
+def check_class_names(undecoded: UndecodedDataSet) -> None:
     """Check that each class has a name of its own, by which images of other data find their class.
 
+    Blank lines of a list of classes do no harm where no image has such a class.
+
     Raises:
-        DataError: two classes have the same name, or a name is empty.
+        DataError: two classes have the same name, or the images of one have a class without a name.
     """
-    twice = [name for name, count in Counter(classes).items() if count > 1]
+    where, classes = undecoded.where, undecoded.classes
+    twice = [name for name, count in Counter(filter(str.strip, classes)).items() if count > 1]
     if twice:
         raise DataError(
             f"{where} has more than one class with the name {listing(twice)}.",
             "Give each class a name of its own, such as 'crane (bird)' and 'crane (machine)'.",
         )
-    if not all(name.strip() for name in classes):
+    used = {classes[index] for part in undecoded.parts.values() for index in np.unique(part.labels)}
+    if not all(map(str.strip, used)):
         raise DataError(f"{where} has a class without a name.", "Name every class.")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -21,7 +22,7 @@ from thirtytwo.evaluation.evaluators import Request, Validation, evaluators
 from thirtytwo.evaluation.metrics import compute_metrics
 from thirtytwo.evaluation.scoring import Scorer
 from thirtytwo.inference.model_file import ModelInfo
-from thirtytwo.io import paths_of, slug
+from thirtytwo.io import slug
 from thirtytwo.run_paths import EVALUATED
 from thirtytwo.rundir import RunDir, exclusive
 from thirtytwo.tensors import preserve_torch_state
@@ -93,7 +94,7 @@ def evaluate(
         "corruptions": corruptions,
         "corruption_images": corruption_images,
         "coverage": coverage,
-        "ood": tuple(map(str, paths_of("ood", ood if ood is not None else ()))),
+        "ood": tuple(map(spec_of, [ood] if isinstance(ood, str | os.PathLike) else ood or ())),
         **_known(others),
     }
     chosen = [evaluator for evaluator in evaluators() if evaluator.requested(options)]
