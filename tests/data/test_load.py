@@ -179,3 +179,11 @@ def test_classes_without_a_name_of_their_own_are_refused(classes, named, tmp_pat
     np.savez(tmp_path / "set.npz", x_train=images, y_train=np.arange(30) % 3, classes=np.array(classes))
     with pytest.raises(DataError, match=named):
         load_dataset(str(tmp_path / "set.npz"))
+
+
+def test_blank_names_of_classes_without_images_do_no_harm(tmp_path):
+    """As of blank lines at the end of a list of classes."""
+    images = np.random.default_rng(0).integers(0, 256, (30, 8, 8, 3), dtype=np.uint8)
+    names = np.array(["cat", "dog", "", ""])
+    np.savez(tmp_path / "set.npz", x_train=images, y_train=np.arange(30) % 2, classes=names)
+    assert load_dataset(str(tmp_path / "set.npz")).classes == ("cat", "dog")

@@ -187,7 +187,7 @@ def check_export(made: Network, path: Path, width: int) -> None:
     )
     export_onnx(made, info, path)
     images = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
-    assert check_parity(made, info, path, images)["probabilities"] < 1e-4
+    assert check_parity(made, info, path, images)["probabilities"]["difference"] < 1e-4
     session, _ = open_session(path)
     shapes = {output.name: output.shape[1:] for output in session.get_outputs()}
     assert shapes["features"] == [width]

@@ -138,3 +138,9 @@ def test_a_number_of_corrupted_images_that_is_no_integer_is_refused(run, count):
 def test_a_coverage_that_is_no_number_is_refused(run):
     with pytest.raises(DataError, match=r"a number between 0 and 1; found '0.9'"):
         evaluate(run.path, coverage="0.9", show=False)
+
+
+def test_a_folder_named_like_a_known_data_set_stays_a_folder(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ThirtytwoError, match=r"\./cifar10"):
+        evaluate(run.path, ood="./cifar10", show=False)

@@ -57,19 +57,6 @@ def check_parity(
     images: npt.NDArray[np.uint8],
     means: npt.NDArray[np.float32] | None = None,
     name: str | None = None,
-) -> dict[str, float]:
-    """The largest difference of each output as in `measure_parity`, without the tolerances."""
-    found = measure_parity(net, info, path, images, means, name)
-    return {output: float(record["difference"]) for output, record in found.items()}
-
-
-def measure_parity(
-    net: Network,
-    info: ModelInfo,
-    path: Path,
-    images: npt.NDArray[np.uint8],
-    means: npt.NDArray[np.float32] | None = None,
-    name: str | None = None,
 ) -> dict[str, dict[str, float | bool]]:
     """Compare the outputs of a model file in ONNX Runtime with those of its network in PyTorch.
 

@@ -19,7 +19,7 @@ from thirtytwo.evaluation.metrics import compute_metrics, measured
 from thirtytwo.evaluation.ood import validation_false_alarms
 from thirtytwo.evaluation.scoring import Scorer
 from thirtytwo.export.onnx import export_onnx
-from thirtytwo.export.parity import measure_parity
+from thirtytwo.export.parity import check_parity
 from thirtytwo.inference.model_file import ModelInfo
 from thirtytwo.io import CHECKSUM_KEY, METADATA_KEY, atomic_write, write_bytes
 from thirtytwo.machine import package_version
@@ -186,7 +186,7 @@ def _export(net: Network, info: ModelInfo, means: Means, test: ImageSet, directo
     count = min(PARITY_IMAGES, max(1, PARITY_IMAGES * PARITY_SIDE**2 // info.input_size**2))
     with atomic_write(directory.onnx) as temporary:
         export_onnx(net, info, temporary, means)
-        return measure_parity(net, info, temporary, test.images[:count], means, str(directory.onnx))
+        return check_parity(net, info, temporary, test.images[:count], means, str(directory.onnx))
 
 
 def model_info(fitted: Fitted, recipe: Recipe, dataset: DataSet, parts: Parts) -> ModelInfo:
