@@ -23,6 +23,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -30,7 +31,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -100,6 +101,20 @@ SWEEP: dict[str, dict[str, Any]] = {
 """Changes of `fast` that are compared on validation. Those named `half` have half the multiply-adds of a training of
 the network of arXiv 2404.00498 with its 8 epochs; earlier comparisons are in `results/gpu`, with their settings."""
 
+REDUCED = "teacher of reduced images"
+DISTILLED: dict[str, dict[str, Any]] = {
+    "distilled": {},
+    REDUCED: {},
+    "weight 0.9": {"train.distill.weight": 0.9},
+    "temperature 4": {"train.distill.temperature": 4.0},
+    "mix_share 0.5": {"augment.mix_share": 0.5},
+    "lr 0.16": {"optimizer.lr": 0.16},
+}
+"""Trainings of `distilled` on CIFAR-100. The first two are finished versions, which the test images compare: with
+`teacher of reduced images`, the teacher sees what the student sees, as it did before 2026-11-29. The others are changes
+that validation compares."""
+FINISHED = ("distilled", REDUCED)
+
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -112,6 +127,7 @@ def main() -> int:
     parser.add_argument("--weights", type=Path, help="ImageNet weights of --architecture, a .safetensors file")
     parser.add_argument("--weights-lite0", type=Path, help="those of tf_efficientnet_lite0, for the classic stages")
     parser.add_argument("--export-weights", type=Path, metavar="FOLDER", help="write the packaged weights, and stop")
+    parser.add_argument("--teacher", type=Path, default=HERE / "weights" / "thorough-cifar100", help="of `distilled`")
     parser.add_argument("--architecture", default="tf_efficientnet_lite2")
     parser.add_argument("--size", type=int, default=160)
     parser.add_argument("--epochs", type=int, default=16, help="of photos on CIFAR-100; CIFAR-10 takes two thirds")
@@ -178,7 +194,7 @@ def orchestrate(options: argparse.Namespace) -> int:
 
 def start(stage: str, options: argparse.Namespace, deadline: float) -> subprocess.Popen[bytes]:
     words = [sys.executable, __file__, "--stage", stage, "--data-root", str(options.data_root)]
-    for name in ("out", "architecture", "size", "epochs", "seeds"):
+    for name in ("out", "teacher", "architecture", "size", "epochs", "seeds"):
         words += [f"--{name}", str(getattr(options, name))]
     for flag, file in (("--weights", options.weights), ("--weights-lite0", options.weights_lite0)):
         words += [flag, str(file)] if file else []
@@ -206,9 +222,10 @@ def run_stage(options: argparse.Namespace) -> int:
         return run_tests(options)
     name, _, data = stage.partition("-")
     if data:
-        {"photos": run_photos, "classic": run_classic, "sweep": run_sweep}[name](options, data)
+        stages = {"photos": run_photos, "classic": run_classic, "sweep": run_sweep, "distilled": run_distilled}
+        stages[name](options, data)
     else:
-        {"check": run_check, "fast": run_fast, "layouts": run_layouts}[name](options)
+        {"check": run_check, "fast": run_fast, "layouts": run_layouts, "steps": run_steps}[name](options)
     return 0
 
 
@@ -336,7 +353,8 @@ def run_layouts(options: argparse.Namespace) -> None:
             write(options, speeds)
 
 
-def images_per_second(layout: Any, precision: Any, options: argparse.Namespace) -> float:
+def images_per_second(layout: Any, precision: Any, options: argparse.Namespace, mode: str | None = None) -> float:
+    """Images a second of a training step of `photos`, compiled by torch.compile in a `mode` where there is one."""
     import torch
 
     from thirtytwo.models import MODELS
@@ -345,6 +363,7 @@ def images_per_second(layout: Any, precision: Any, options: argparse.Namespace) 
     size, batch, repeats = (64, 4, 1) if options.tiny else (options.size, 256, 12)
     network = {"architecture": options.architecture, "input_size": size, "small_images": "upsample"}
     net = MODELS.get("timm")(100, network).to(device).to(memory_format=layout).train()
+    run_net = net if mode is None else torch.compile(net, mode=mode)
     optimizer = torch.optim.AdamW(net.parameters(), 1e-3)
     images = torch.randn((batch, 3, 32, 32), device=device).contiguous(memory_format=layout)
     labels = torch.randint(0, 100, (batch,), device=device)
@@ -354,7 +373,7 @@ def images_per_second(layout: Any, precision: Any, options: argparse.Namespace) 
             torch.cuda.synchronize()
         clock = time.perf_counter() if number == 0 else clock
         with torch.autocast(device.type, precision, enabled=precision != torch.float32):
-            loss = torch.nn.functional.cross_entropy(net(images), labels)
+            loss = torch.nn.functional.cross_entropy(run_net(images), labels)
         torch.autograd.backward(loss)
         optimizer.step()
         optimizer.zero_grad()
@@ -391,6 +410,113 @@ def run_sweep(options: argparse.Namespace, worker: str) -> None:
             found[name].append({"seed": seed, "seconds": done["seconds"], **accuracies(done, "val")})
             print(name, found[name][-1], flush=True)
             write(options, {"recipes": SWEEP, "runs": found})
+
+
+def run_distilled(options: argparse.Namespace, worker: str) -> None:
+    """`distilled` on CIFAR-100 as it is, as it was, and with changes, seed by seed until the time limit.
+
+    `worker` is as for `sweep`. Finished versions are evaluated on test, changes on validation only.
+    """
+    number, of = (int(part) for part in worker.split("."))
+    found: dict[str, list[dict[str, Any]]] = {name: [] for name in DISTILLED}
+    for seed in range(number, 1 if options.tiny else 100, of):
+        for name, changes in DISTILLED.items():
+            if not name.startswith(options.only):
+                continue
+            rare = {"train.distill.run": str(options.teacher), "seed": seed, "train.validate_every": 1000}
+            rare |= {"data.val_fraction": 0.04}  # the split of the teacher, which has not seen these images either
+            with reduced_teacher() if name == REDUCED else nullcontext():
+                done = trained("cifar100", "distilled", {**changes, **rare}, options)
+            splits = ("val", "test") if name in FINISHED else ("val",)
+            run = {"seed": seed, "seconds": done["seconds"], "trained_on": len(done["plan"].parts.train)}
+            for split in splits:
+                run |= accuracies(done, split)
+            found[name].append(run)
+            print(name, run, flush=True)
+            write(options, {"recipes": DISTILLED, "runs": found})
+
+
+@contextmanager
+def reduced_teacher() -> Iterator[None]:
+    """Let teachers see the student's images at their reduced size, as they did before 2026-11-29."""
+    from thirtytwo.training import fit
+    from thirtytwo.training.batches import Batch, TrainingBatches
+
+    class Reduced(TrainingBatches):
+        def batch(self, positions: Any, epoch: int, step: int) -> Batch:
+            teacher, self._teacher = self._teacher, None
+            images, labels = super().batch(positions, epoch, step)
+            self._teacher = teacher
+            assert teacher is not None
+            return images, labels, teacher.logits(images)
+
+    fit.TrainingBatches = Reduced  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        fit.TrainingBatches = TrainingBatches  # type: ignore[attr-defined]
+
+
+def run_steps(options: argparse.Namespace) -> None:
+    """Time of a training step with and without torch.compile: of `fast` at each size, and of a network for photographs.
+
+    Images are random. `first` is the time of the first epoch, with compilation.
+    """
+    import torch
+    from torch.profiler import ProfilerActivity, profile
+
+    found: dict[str, Any] = {"fast": {}, "photos": {}}
+    for size in (20, 24, 32):
+        for setting in ("off", "on") if has_gpu() else ("off",):
+            found["fast"][f"{size} pixels, compile {setting}"] = epoch_times(size, setting, options)
+            print(size, setting, found["fast"], flush=True)
+            write(options, found)
+    kinds = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if torch.cuda.is_available() else [])]
+    with profile(activities=kinds, acc_events=True) as trace:
+        times = epoch_times(32, "off", options)
+    events = trace.key_averages()
+    steps = times["steps"] * times["epochs"]
+    device = {e.key: (e.self_device_time_total / 1e3 / steps, e.count / steps) for e in events}
+    found["device_ms_a_step"] = round(sum(ms for ms, _ in device.values()), 2)
+    largest = sorted(device.items(), key=lambda one: -one[1][0])[:25]
+    found["largest_device_ms"] = {key[:90]: [round(ms, 3), round(count, 1)] for key, (ms, count) in largest}
+    cpu = sorted(events, key=lambda e: -e.self_cpu_time_total)[:40]
+    found["largest_cpu_ms"] = {
+        e.key[:90]: [round(e.self_cpu_time_total / 1e3 / steps, 3), round(e.count / steps, 1)] for e in cpu
+    }
+    write(options, found)
+    for mode in (None, "default", "reduce-overhead") if has_gpu() else (None,):
+        speed = images_per_second(torch.channels_last, torch.bfloat16, options, mode)
+        found["photos"][f"compile {mode or 'off'}"] = speed
+        print(found["photos"], flush=True)
+        write(options, found)
+
+
+def epoch_times(size: int, compiled: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Seconds of the first epoch of `fast` on random images of `size` pixels, and milliseconds of a later step."""
+    import numpy as np
+
+    from thirtytwo.config.resolve import read_recipe_values, resolve_recipe
+    from thirtytwo.data.types import ImageSet
+    from thirtytwo.rundir import RunDir
+    from thirtytwo.training.fit import fit
+    from thirtytwo.training.hardware import choose_hardware
+
+    steps, batch, epochs = (2, 10, 2) if options.tiny else (24, 1000, 5)
+    changes = {"schedule.epochs": epochs, "schedule.batch_size": batch, LATE: [], "train.compile": compiled}
+    changes |= TINY_NETWORKS["fast"] if options.tiny else {}
+    recipe = resolve_recipe(read_recipe_values("fast"), changes, classes=10, rows=45_000)
+    generator = np.random.default_rng(0)
+    pixels = generator.integers(0, 256, (steps * batch, size, size, 3), dtype=np.uint8)
+    labels = generator.integers(0, 10, steps * batch)
+    images = ImageSet(pixels, labels, tuple(f"class {index}" for index in range(10)), np.arange(steps * batch))
+    hardware = choose_hardware(recipe.train, "auto")
+    with tempfile.TemporaryDirectory() as place:
+        run = RunDir(Path(place))
+        fit(recipe, images, None, run, hardware, show=False)
+        seconds = [row["seconds"] for row in run.read_history()]
+    later = 1e3 * statistics.median(seconds[1:]) / steps
+    return {"first": seconds[0], "ms_a_step": round(later, 2), "steps": steps, "epochs": epochs, "batch_size": batch}
 
 
 def run_photos(options: argparse.Namespace, data: str) -> None:
