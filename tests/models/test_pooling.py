@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import Any
 
 import pytest
@@ -13,6 +14,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from thirtytwo import tensors
 from thirtytwo.models.fastnet import FilterConv
 from thirtytwo.models.pooling import convolve_and_pool, max_pool_2x2, pool_globally
+
+COMPILERS = [name for name in ("g++", "clang++") if shutil.which(name)]
 
 
 def saved_bytes(maps: Tensor, pool: str) -> tuple[int, Tensor, Tensor]:
@@ -207,3 +210,22 @@ def test_global_pooling_equals_pytorchs(
     assert found.is_contiguous(memory_format=layout)
     assert ("GlobalPool" in type(ours.grad_fn).__name__) is (layout == torch.channels_last)
     assert "GlobalPool" not in type(pool_globally(maps, with_mean=with_mean, training=False).grad_fn).__name__
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not COMPILERS, reason="torch.compile needs a C++ compiler on a CPU: g++ or clang++")
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+def test_compiled_training_has_the_same_gradients(layout: torch.memory_format) -> None:
+    def pooled(maps: Tensor) -> Tensor:
+        return pool_globally(F.silu(maps), with_mean=True, training=True)
+
+    maps = torch.randn((64, 32, 3, 3), generator=torch.Generator().manual_seed(0)).bfloat16()
+    gradients = []
+    for function in (pooled, torch.compile(pooled, dynamic=False)):
+        given = maps.contiguous(memory_format=layout).requires_grad_()
+        function(given).float().square().sum().backward()
+        assert given.grad is not None
+        gradients.append(given.grad.float())
+    plain, compiled = gradients
+    assert compiled.isfinite().all()
+    assert F.cosine_similarity(plain.flatten(), compiled.flatten(), dim=0) > 0.98  # equal maxima share the plain one

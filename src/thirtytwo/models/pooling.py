@@ -140,14 +140,19 @@ def pool_globally(maps: Tensor, *, with_mean: bool, training: bool) -> Tensor:
 
     In training on a CPU, for channels-last maps, the backward pass works on a few images at a time, where PyTorch
     counts the maxima of all maps in 64 bits. Outputs and gradients, which equal maxima share, are the same up to
-    rounding. Gradients have none of their own.
+    rounding. Gradients have none of their own. In compiled training, one of equal maxima has the whole gradient.
     """
+    if training and torch.compiler.is_compiling():
+        # not amax: its gradient compares the maxima with maps that are computed again without rounding them to
+        # bfloat16, and where none is equal, it divides by zero (PyTorch 2.15)
+        features = maps.flatten(2).max(dim=2).values
+        return features + maps.mean(dim=(2, 3)) if with_mean else features
     if not (training and maps.is_contiguous(memory_format=torch.channels_last)):
         features = maps.amax(dim=(2, 3))
         return features + maps.mean(dim=(2, 3)) if with_mean else features
     # gradients of this view are channels-last too; others would slow down the backward pass of the layers before
     rows = maps.permute(0, 2, 3, 1).flatten(1, 2)
-    if rows.requires_grad and rows.device.type == "cpu" and not torch.compiler.is_compiling():
+    if rows.requires_grad and rows.device.type == "cpu":
         pooled: Tensor = _GlobalPool.apply(rows, with_mean)
         return pooled
     features = rows.amax(dim=1)
