@@ -7,6 +7,7 @@ BIN := .venv/bin
 STAMP := .venv/thirtytwo-setup
 
 # Two workers and one thread each: the tests are small, and oversubscribed cores are slower.
+# Processes that ran tests of tests/serve and tests/scale would be connected to two Ray clusters, which Ray does not allow.
 TEST_WORKERS ?= 2
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist worksteal
 COVERAGE = --cov --cov-report=term:skip-covered --cov-fail-under=90
@@ -36,7 +37,8 @@ test: check ## run the checks and the tests, without the longest; prints the cov
 	$(PYTEST) -m "not long" $(COVERAGE) $(PYTEST_ARGS)
 
 test-long: $(STAMP) ## run the longest tests
-	$(PYTEST) -m long $(PYTEST_ARGS)
+	$(PYTEST) -m long --ignore tests/scale $(PYTEST_ARGS)
+	$(PYTEST) -m long tests/scale $(PYTEST_ARGS)
 
 test-all: test test-long ## run the checks and every test that can run here
 

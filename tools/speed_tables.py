@@ -186,6 +186,56 @@ def record_turns() -> str:
     return "\n".join([*lines, "", places]) + "\n"
 
 
+def gpu_trainings() -> str:
+    """Accuracy and time of trainings on a GPU."""
+    fast, distilled = read_results("gpu/fast"), read_results("gpu/distilled")
+    if not fast or not distilled:
+        return NOTHING
+    lines = [
+        "| data | training | one view | with test-time augmentation | seeds | seconds |",
+        "| --- | --- | --- | --- | ---: | ---: |",
+    ]
+    several = distilled["results"]["runs"]
+    rows = [("cifar10", "fast", fast["results"]["runs"])]
+    rows += [("cifar100", name, runs) for name, runs in several.items() if runs and "test_single" in runs[0]]
+    for data, name, runs in rows:
+        views = [_spread(_summary([run[f"test_{view}"] for run in runs])) for view in ("single", "tta")]
+        middle = statistics.median(run["seconds"] for run in runs)
+        lines.append(f"| {' | '.join([data, f'`{name}`', *views, str(len(runs)), f'{middle:.1f}'])} |")
+    places = [
+        f"{name}: {whole['machine']['gpu']}, PyTorch {whole['machine']['torch']}, {whole['machine']['date']}"
+        for name, whole in (("cifar10", fast), ("cifar100", distilled))
+    ]
+    return "\n".join([*lines, "", f"{'; '.join(places)}. Seconds: median."]) + "\n"
+
+
+def gpu_steps() -> str:
+    """Time of a training step on a GPU, with and without torch.compile."""
+    whole = read_results("gpu/steps")
+    if not whole:
+        return NOTHING
+    found = whole["results"]["fast"]
+    lines = [
+        "| images | step | first epoch | step, compiled | first epoch, compiled |",
+        "| --- | ---: | ---: | ---: | ---: |",
+    ]
+    for size in dict.fromkeys(name.partition(",")[0] for name in found):
+        sides = [found.get(f"{size}, compile {setting}") for setting in ("off", "on")]
+        cells = [size]
+        for side in sides:
+            cells += ["", ""] if side is None else [f"{side['ms_a_step']:.1f} ms", f"{side['first']:.1f} s"]
+        lines.append(f"| {' | '.join(cells)} |")
+    side, place = next(iter(found.values())), whole["machine"]
+    text = f"""
+Steps of {side["batch_size"]:,} images, medians of {side["epochs"] - 1} epochs of {side["steps"]} steps; {place["gpu"]},
+PyTorch {place["torch"]}, {place["date"]}."""
+    return "\n".join([*lines, text]) + "\n"
+
+
+def _summary(values: Sequence[float]) -> dict[str, Any]:
+    return {"mean": statistics.fmean(values), "std": statistics.stdev(values), "range": [min(values), max(values)]}
+
+
 def _minutes(seconds: Sequence[float]) -> str:
     """Median, and the range where there are several."""
     low, high = (f"{end / 60:.1f}" for end in (min(seconds), max(seconds)))

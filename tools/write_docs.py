@@ -241,6 +241,8 @@ PARTS: dict[str, Callable[[], str]] = {
     "record-steps": speed_tables.record_steps,
     "record-trainings": speed_tables.record_trainings,
     "record-turns": speed_tables.record_turns,
+    "gpu-trainings": speed_tables.gpu_trainings,
+    "gpu-steps": speed_tables.gpu_steps,
     "remedies": remedies,
     "recipes": recipes,
     "scale-assumptions": scale_tables.scale_assumptions,

@@ -56,6 +56,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     from thirtytwo.scale.cluster import import_ray, set_authentication
 
     ray = import_ray()
+    if ray.is_initialized():
+        pytest.fail("already connected to the cluster of tests/serve: run them in turn, as make test-long does")
     from ray.cluster_utils import Cluster
 
     before = os.environ.get("RAY_AUTH_MODE")

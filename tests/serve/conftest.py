@@ -71,6 +71,8 @@ def cluster() -> Iterator[str]:
     from thirtytwo.scale.cluster import import_ray
 
     ray = import_ray()
+    if ray.is_initialized():
+        pytest.fail("already connected to the cluster of tests/scale: run them in turn, as make test-long does")
     ray.init(address="local", num_cpus=16, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     from ray import serve
 
