@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from thirtytwo.data import decoding
+from thirtytwo.data import build, decoding
 from thirtytwo.data.load import load_dataset
 from thirtytwo.data.split import concatenate, hold_out
 from thirtytwo.images.decode import load_image
@@ -43,3 +43,56 @@ def test_larger_copies_are_decoded_once(make: SimpleNamespace, tmp_path: Path, m
 def test_no_copies_that_are_not_larger(large: int, make: SimpleNamespace, tmp_path: Path) -> None:
     root = make.tree(tmp_path / "d", {"a": 4, "b": 4}, side=24)
     assert load_dataset(str(root), image_size=16, large=large).train.large is None
+
+
+def decodings(caplog: pytest.LogCaptureFixture) -> int:
+    """How often a whole data set was decoded."""
+    return sum(record.getMessage().startswith("Decoding") for record in caplog.records)
+
+
+@pytest.mark.parametrize("large", [0, 20])
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_unreadable_images_are_decoded_once(
+    split: str, large: int, make: SimpleNamespace, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    sizes = {"train/a": 6, "train/b": 6, "test/a": 4, "test/b": 4}
+    root, good = make.tree(tmp_path / "d", sizes, side=40), make.tree(tmp_path / "good", sizes, side=40)
+    bad = sorted((root / split / "a").iterdir())[1]
+    (good / bad.relative_to(root)).unlink()
+    whole = bad.read_bytes()
+    bad.write_bytes(whole[: len(whole) // 2])
+    caplog.set_level("INFO", logger=decoding.logger.name)
+    expected = load_dataset(str(good), image_size=16, large=large, cache=False)
+    caplog.clear()
+    for count, side in ((1, 16), (1, 16), (2, 24)):
+        data = load_dataset(str(root), image_size=side, large=large, skip_unreadable=True)
+        assert decodings(caplog) == count, "once for each size"
+        assert bad.name in data.warnings[0]
+        for ours, theirs in ((data.train, expected.train), (data.test, expected.test)):
+            assert ours is not None
+            assert theirs is not None
+            np.testing.assert_array_equal(ours.hashes, theirs.hashes)
+            if side == 16:
+                np.testing.assert_array_equal(ours.images, theirs.images)
+                assert (ours.large is None) == (theirs.large is None)
+    with pytest.raises(decoding.UnreadableImagesError, match=bad.name):
+        load_dataset(str(root), image_size=16, large=large)
+    assert decodings(caplog) == 2, "the error is known too"
+    bad.write_bytes(whole)
+    assert len(load_dataset(str(root), image_size=16, skip_unreadable=True).train) == 12
+    assert decodings(caplog) == 3
+
+
+def test_rows_that_can_be_read_again_are_decoded(
+    make: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = make.tree(tmp_path / "d", {"a": 12, "b": 12})
+    monkeypatch.setattr(build.cache, "read_rows", lambda key: [("train", 3), ("val", 1)])
+    assert load_dataset(str(root), skip_unreadable=True).warnings == ()
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1, 2]", '[["train"]]', '[["train", "x"]]', "null"])
+def test_damaged_notes_of_unreadable_rows_are_ignored(text: str) -> None:
+    build.cache.contents_dir().mkdir(parents=True, exist_ok=True)
+    (build.cache.contents_dir() / ("0" * 32)).write_text(text)
+    assert build.cache.read_rows("0" * 32) == []

@@ -12,7 +12,15 @@ import PIL
 
 from thirtytwo.data import cache
 from thirtytwo.data.arrays import Rows
-from thirtytwo.data.decoding import LARGE_SPLITS, UnreadableImagesError, decode_all, without_rows
+from thirtytwo.data.decoding import (
+    LARGE_SPLITS,
+    Decoded,
+    UnreadableImagesError,
+    check_still_unreadable,
+    decode_all,
+    side_of,
+    without_rows,
+)
 from thirtytwo.data.split import SPLITS, TEST_FRACTION, Split, group_ids, split_off, uneven_share
 from thirtytwo.data.types import DataSet, ImageSet, Request
 from thirtytwo.data.undecoded import UndecodedDataSet
@@ -129,20 +137,35 @@ def _load_readable(
         for (name, row), cause in error.causes.items():
             cause.place = undecoded.parts[name].place_of(name, row, undecoded.classes)
             request.unreadable.append(cause)
-        readable = without_rows(undecoded, error.causes)
-    return readable, *_load_or_decode(readable, request)
+        readable, others = without_rows(undecoded, error.causes), error.others
+    return readable, *_load_or_decode(readable, request, others)
 
 
-def _load_or_decode(undecoded: UndecodedDataSet, request: Request) -> tuple[cache.Entry, cache.Entry | None]:
-    """The decoded images, and the larger copies of training images if there are any; both from one decoding."""
+def _load_or_decode(
+    undecoded: UndecodedDataSet, request: Request, given: Decoded | None = None
+) -> tuple[cache.Entry, cache.Entry | None]:
+    """The decoded images, and the larger copies of training images if there are any; both from one decoding.
+
+    `given` are the images where they were decoded before.
+
+    Raises:
+        UnreadableImagesError: some cannot be read. The cache remembers which, so that the next time only these are
+            decoded to find out.
+    """
     content = undecoded.content() if request.cache else None
     if content is None:
-        return _decode(undecoded, request)
+        return _decode(undecoded, request, given)
     decoded: list[tuple[cache.Entry, cache.Entry | None]] = []
+    known = _key(undecoded, request, content, "unreadable", undecoded.parts)
+    check_still_unreadable(undecoded, request, cache.read_rows(known))
 
     def decode(which: int) -> cache.Entry:
         if not decoded:
-            decoded.append(_decode(undecoded, request))
+            try:
+                decoded.append(_decode(undecoded, request, given))
+            except UnreadableImagesError as error:
+                cache.write_rows(known, error.causes)
+                raise
         found = decoded[0][which]
         assert found is not None
         return found
@@ -179,13 +202,18 @@ def _key(undecoded: UndecodedDataSet, request: Request, content: str, size: int 
     )
 
 
-def _decode(undecoded: UndecodedDataSet, request: Request) -> tuple[cache.Entry, cache.Entry | None]:
+def _decode(
+    undecoded: UndecodedDataSet, request: Request, given: Decoded | None = None
+) -> tuple[cache.Entry, cache.Entry | None]:
     """Decode all images to an entry of the cache, and their larger copies to another if there are any.
+
+    Images that are `given` in the requested size are not decoded again.
 
     Raises:
         UnreadableImagesError: some cannot be read.
     """
-    found = decode_all(undecoded, request)
+    usable = given is not None and given.side == side_of(undecoded, request)
+    found = given if given is not None and usable else decode_all(undecoded, request)
     parts = [(name, found.images[name], undecoded.parts[name].labels) for name in SPLITS if name in found.images]
     entry = cache.Entry(found.images, found.hashes, found.sizes, fingerprint(undecoded.classes, parts))
     if not found.copies:

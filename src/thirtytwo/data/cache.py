@@ -17,7 +17,7 @@ import shutil
 import tempfile
 import time
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,7 +78,7 @@ def digest(value: object) -> str:
 
 
 def clear_contents() -> int:
-    """Delete the remembered content keys, so that files are hashed again; returns the number of bytes freed."""
+    """Delete what is remembered of contents, so that files are hashed again; returns the number of bytes freed."""
     freed = 0
     with contextlib.suppress(OSError):
         for file in contents_dir().iterdir():
@@ -114,8 +114,22 @@ def content_key(root: Path, files: Sequence[Path]) -> str:
             hashes = list(pool.map(_hash, files))
         key = digest([[_relative(root, file), found] for file, found in zip(files, hashes, strict=True)])
         if time.time() - newest / 1e9 > _RECENT_SECONDS and None not in hashes:
-            _write_key(remembered, key)
+            _write_content(remembered, key)
     return key
+
+
+def read_rows(key: str) -> list[tuple[str, int]]:
+    """The rows of splits that `write_rows` remembered under `key`; empty where there are none."""
+    try:
+        rows = json.loads((contents_dir() / key).read_text(encoding="utf-8"))
+        return [(str(split), int(row)) for split, row in rows]
+    except (OSError, ValueError, TypeError):
+        return []
+
+
+def write_rows(key: str, rows: Iterable[tuple[str, int]]) -> None:
+    """Remember rows of splits under `key`, beside the content keys and until these are deleted."""
+    _write_content(contents_dir() / key, json.dumps(list(rows)))
 
 
 def entries_dir() -> Path:
@@ -124,7 +138,7 @@ def entries_dir() -> Path:
 
 
 def contents_dir() -> Path:
-    """Directory of the remembered content keys."""
+    """Directory of the remembered content keys, and of the rows that cannot be read."""
     return cache_dir() / "contents"
 
 
@@ -281,11 +295,11 @@ def _read_key(file: Path) -> str | None:
     return key if len(key) == 32 and set(key) <= set("0123456789abcdef") else None
 
 
-def _write_key(file: Path, key: str) -> None:
+def _write_content(file: Path, text: str) -> None:
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         temporary = file.with_name(f"{file.name}.{os.getpid()}")
-        temporary.write_text(key, encoding="ascii")
+        temporary.write_text(text, encoding="ascii")
         temporary.replace(file)
     except OSError as error:
         logger.warning("%s could not be written: %s.", file, error.strerror or error)

@@ -12,9 +12,9 @@ from itertools import islice
 
 import numpy as np
 
-from thirtytwo.data.arrays import blank
+from thirtytwo.data.arrays import blank, taken
 from thirtytwo.data.split import SPLITS, Split
-from thirtytwo.data.survey import auto_size
+from thirtytwo.data.survey import AUTO_SIZE, auto_size
 from thirtytwo.data.types import Request
 from thirtytwo.data.undecoded import Source, UndecodedDataSet, UndecodedPart
 from thirtytwo.errors import DataError, ImageError
@@ -31,10 +31,23 @@ logger = logging.getLogger(__name__)
 
 
 class UnreadableImagesError(DataError):
-    """Images of a data set that cannot be read; names the first few."""
+    """Images of a data set that cannot be read; names the first few.
 
-    def __init__(self, where: str, total: int, causes: Mapping[tuple[Split, int], ImageError], spec: str) -> None:
+    Attributes:
+        causes: the error of each, by split and row.
+        others: the other images, where they were decoded and the request leaves these out.
+    """
+
+    def __init__(
+        self,
+        where: str,
+        total: int,
+        causes: Mapping[tuple[Split, int], ImageError],
+        spec: str,
+        others: Decoded | None = None,
+    ) -> None:
         self.causes = causes
+        self.others = others
         messages = [cause.message.rstrip(".") for cause in causes.values()]
         causes_text = listing(messages, quoted=False, separator="; ")
         super().__init__(
@@ -60,6 +73,16 @@ class Decoded:
     hashes: Mapping[str, Hashes]
     sizes: Mapping[tuple[int, int], int]
 
+    @property
+    def side(self) -> int:
+        """Side S of the images in pixels."""
+        return int(next(iter(self.images.values())).shape[1])
+
+
+def side_of(undecoded: UndecodedDataSet, request: Request) -> int:
+    """Side of the decoded images in pixels."""
+    return auto_size(undecoded) if request.image_size == "auto" else request.image_size
+
 
 def decode_all(undecoded: UndecodedDataSet, request: Request) -> Decoded:
     """Decode all images and resize them to one size, and those of `LARGE_SPLITS` also to the larger size, if any.
@@ -69,7 +92,7 @@ def decode_all(undecoded: UndecodedDataSet, request: Request) -> Decoded:
     """
     total = sum(len(part.rows) for part in undecoded.parts.values())
     logger.info("Decoding %s images of %s.", f"{total:,}", undecoded.where)
-    side = auto_size(undecoded) if request.image_size == "auto" else request.image_size
+    side = side_of(undecoded, request)
     images: dict[str, Pixels] = {}
     copies: dict[str, Pixels] = {}
     hashes: dict[str, Hashes] = {}
@@ -83,9 +106,62 @@ def decode_all(undecoded: UndecodedDataSet, request: Request) -> Decoded:
             if done.copies is not None:
                 copies[name] = done.copies
             causes |= {(name, row): cause for row, cause in done.causes.items()}
+    found = Decoded(images, copies, hashes, dict(sizes.most_common()))
     if causes:
-        raise UnreadableImagesError(undecoded.where, total, causes, request.spec or undecoded.where)
-    return Decoded(images, copies, hashes, dict(sizes.most_common()))
+        others = _without(found, undecoded, causes) if request.unreadable is not None else None
+        raise _unreadable(undecoded, request, causes, others)
+    return found
+
+
+def _unreadable(
+    undecoded: UndecodedDataSet,
+    request: Request,
+    causes: Mapping[tuple[Split, int], ImageError],
+    others: Decoded | None = None,
+) -> UnreadableImagesError:
+    total = sum(len(part.rows) for part in undecoded.parts.values())
+    return UnreadableImagesError(undecoded.where, total, causes, request.spec or undecoded.where, others)
+
+
+def _without(found: Decoded, undecoded: UndecodedDataSet, rows: Iterable[tuple[Split, int]]) -> Decoded:
+    """Decoded images without the given rows; splits of which none are left are left out."""
+    gone = set(rows)
+    images, copies, hashes = dict(found.images), dict(found.copies), dict(found.hashes)
+    for name in {split for split, _ in gone}:
+        of_split = [row for split, row in gone if split == name]
+        kept = np.flatnonzero(~np.isin(undecoded.parts[name].rows, of_split))
+        for arrays in (images, copies):
+            if name in arrays:
+                arrays[name] = taken(arrays[name], kept)
+        hashes[name] = hashes[name][kept]
+        if not len(kept):
+            for parts in (images, copies, hashes):
+                parts.pop(name, None)
+    return Decoded(images, copies, hashes, found.sizes)
+
+
+def check_still_unreadable(undecoded: UndecodedDataSet, request: Request, rows: Iterable[tuple[str, int]]) -> None:
+    """Try to decode images that could not be read before.
+
+    Raises:
+        UnreadableImagesError: none of them can be read; if one can, all images have to be decoded.
+    """
+    causes: dict[tuple[Split, int], ImageError] = {}
+    for name in SPLITS:
+        part, wanted = undecoded.parts.get(name), sorted(row for split, row in rows if split == name)
+        if not wanted:
+            continue
+        if part is None or not np.isin(wanted, part.rows).all():
+            return
+        for row, source in zip(wanted, part.stream(np.array(wanted, dtype=np.int64)), strict=True):
+            try:
+                load_hashed(source, AUTO_SIZE, request.resize, part.name_of(row))
+            except ImageError as cause:
+                causes[name, row] = cause
+            else:
+                return
+    if causes:
+        raise _unreadable(undecoded, request, causes)
 
 
 @dataclass(frozen=True, eq=False)
