@@ -59,7 +59,8 @@ def toggle(page: Any, label: str) -> None:
 
 
 def download(page: Any, label: str) -> bytes:
-    """Content of the file behind a download button."""
+    """Content of the file behind a download button, whose address is a new one each time that the script runs."""
+    wait_for_script(page)
     with page.expect_download() as waiting:
         page.get_by_role("button", name=label, exact=True).click()
     return Path(waiting.value.path()).read_bytes()

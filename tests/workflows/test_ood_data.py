@@ -95,7 +95,7 @@ def test_default_data_does_not_depend_on_the_disk(
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory, tiny: SimpleNamespace) -> SimpleNamespace:
     place = tmp_path_factory.mktemp("ood")
-    data = tiny.folder(place / "mine", 90)
+    data = tiny.folder(place / "mine", 360)  # enough validation images for a threshold
     others = tiny.folder(place / "others", 60)
     for number, folder in enumerate(sorted(others.iterdir())):
         folder.rename(others / f"thing {number}")
