@@ -114,6 +114,8 @@ DISTILLED: dict[str, dict[str, Any]] = {
 `teacher of reduced images`, the teacher sees what the student sees, as it did before 2026-11-29. The others are changes
 that validation compares."""
 FINISHED = ("distilled", REDUCED)
+VAL_FRACTION = 0.04
+"""The validation split of the teacher."""
 
 
 def main() -> int:
@@ -424,7 +426,7 @@ def run_distilled(options: argparse.Namespace, worker: str) -> None:
             if not name.startswith(options.only):
                 continue
             rare = {"train.distill.run": str(options.teacher), "seed": seed, "train.validate_every": 1000}
-            rare |= {"data.val_fraction": 0.04}  # the split of the teacher, which has not seen these images either
+            rare |= {"data.val_fraction": VAL_FRACTION}  # the teacher has not seen these images either
             with reduced_teacher() if name == REDUCED else nullcontext():
                 done = trained("cifar100", "distilled", {**changes, **rare}, options)
             splits = ("val", "test") if name in FINISHED else ("val",)
@@ -433,7 +435,8 @@ def run_distilled(options: argparse.Namespace, worker: str) -> None:
                 run |= accuracies(done, split)
             found[name].append(run)
             print(name, run, flush=True)
-            write(options, {"recipes": DISTILLED, "runs": found})
+            shared = {"teacher": options.teacher.name, "val_fraction": VAL_FRACTION}
+            write(options, {"recipes": DISTILLED, **shared, "runs": found})
 
 
 @contextmanager
@@ -463,6 +466,7 @@ def run_steps(options: argparse.Namespace) -> None:
     Images are random. `first` is the time of the first epoch, with compilation.
     """
     import torch
+    from torch.autograd import DeviceType
     from torch.profiler import ProfilerActivity, profile
 
     found: dict[str, Any] = {"fast": {}, "photos": {}}
@@ -476,11 +480,12 @@ def run_steps(options: argparse.Namespace) -> None:
         times = epoch_times(32, "off", options)
     events = trace.key_averages()
     steps = times["steps"] * times["epochs"]
-    device = {e.key: (e.self_device_time_total / 1e3 / steps, e.count / steps) for e in events}
+    kernels = [e for e in events if e.device_type == DeviceType.CUDA and not e.is_user_annotation]
+    device = {e.key: (e.self_device_time_total / 1e3 / steps, e.count / steps) for e in kernels}
     found["device_ms_a_step"] = round(sum(ms for ms, _ in device.values()), 2)
     largest = sorted(device.items(), key=lambda one: -one[1][0])[:25]
     found["largest_device_ms"] = {key[:90]: [round(ms, 3), round(count, 1)] for key, (ms, count) in largest}
-    cpu = sorted(events, key=lambda e: -e.self_cpu_time_total)[:40]
+    cpu = sorted((e for e in events if e.device_type == DeviceType.CPU), key=lambda e: -e.self_cpu_time_total)[:40]
     found["largest_cpu_ms"] = {
         e.key[:90]: [round(e.self_cpu_time_total / 1e3 / steps, 3), round(e.count / steps, 1)] for e in cpu
     }

@@ -11,7 +11,8 @@ cores.
 multiplies the median of each stage by the number of its steps in a training on all 50,000 images. A stage is a
 resolution, with the bias of the stem trained or not, and the first layers frozen or not. Timed: augmentation, forward
 and backward pass, optimizer. Not timed: imports, reading data, building the network, the first step of each stage,
-which also counts the FLOPs. The result is `results/record-steps-<data>.json`, written again after each round.
+which also counts the FLOPs. The result is `results/record-steps-<data>.json`, with `-float32` where that is the
+precision, written again after each round.
 airbench94 is there twice: with the memory of PyTorch as it is, and keeping freed memory as thirtytwo does, which saves
 page faults (Linux with glibc only).
 
@@ -178,7 +179,8 @@ def measure_steps(options: argparse.Namespace) -> int:
     seconds: dict[str, dict[str, list[float]]] = {
         name: {stage.name: [] for stage in one.stages} for name, one in sides.items()
     }
-    out = options.out / f"record-steps-{options.data}.json"
+    others = sorted({one.precision for one in sides.values()} - {"bfloat16"})
+    out = options.out / f"{'-'.join(['record-steps', options.data, *others])}.json"
     for number in range(options.rounds):
         for name in sides if number % 2 == 0 else reversed(sides):
             for place, stage in enumerate(sides[name].stages):

@@ -9,7 +9,9 @@ to 32 images at a time, BentoML one, as its batches are slower here. They get an
 `cifar10-tiny`; photographs are JPEGs of 1024×768 pixels for `cifar10`, made as in `photo_speed.py`.
 
 In each round every server is started, checked, warmed, loaded and stopped, in an order that alternates; ONNX Runtime
-alone gets decoded arrays at its best settings. wrk shares the cores with them. Memory is the peak of the proportional
+alone gets decoded arrays at its best settings, and `peers/empty.py`, two workers of Uvicorn, reads uploads and answers
+without computing anything. The sum of both estimates what a service on Uvicorn takes at least, before it parses and
+decodes an upload. wrk shares the cores with them. Memory is the peak of the proportional
 set size of all processes of a server. CPU milliseconds per request, also of all its processes, can be compared even
 where other programs use the cores. Written to `benchmarks/results/serve_compare.json`.
 """
@@ -63,6 +65,7 @@ MODELS = {"png": "cifar10-tiny", "photographs": "cifar10"}
 LIBRARIES = ("onnxruntime", "pillow", "numpy", "fastapi", "uvicorn", "uvloop", "httptools")
 CLIENTS = 64
 WORKERS = 2
+EMPTY = "empty"
 TARGETS = {"of_the_better": 1.25, "of_onnxruntime": 0.85}
 PHOTOGRAPHS = 64
 """wrk sends them over and over; more would only take its memory."""
@@ -175,7 +178,7 @@ def measure(workload: Workload, options: argparse.Namespace) -> dict[str, Any]:
     """Every server in turn, and ONNX Runtime alone."""
     threads = max(1, cpu_count(MOST_THREADS) // WORKERS)
     known = servers(workload.model, options.environment, threads)
-    peers = {name: known[name] for name in options.servers}
+    peers = {name: known[name] for name in [*options.servers, EMPTY]}
     session, batch = best_settings(workload)
     loads: dict[str, list[dict[str, Any]]] = {name: [] for name in peers}
     alone, alone_cpu = [], []
@@ -191,7 +194,7 @@ def measure(workload: Workload, options: argparse.Namespace) -> dict[str, Any]:
                 continue
             with running(peers[name]) as (process, port):
                 wait_until_ready(process, port, workload.files[0])
-                agreement = check_answers(port, workload)
+                agreement = check_answers(port, workload) if name != EMPTY else {}
                 load(options.wrk, port, listing, WARM_SECONDS)
                 before = cpu_seconds(process.pid)
                 with peak_memory(process.pid) as memory:
@@ -201,7 +204,7 @@ def measure(workload: Workload, options: argparse.Namespace) -> dict[str, Any]:
                 loads[name].append(found | agreement | {"peak_mb": round(memory[0] / 2**20, 1)})
             print(workload.name, name, loads[name][-1], flush=True)
     medians = {name: median_of(rounds) for name, rounds in loads.items()}
-    limit = statistics.median(alone)
+    limit, empty = statistics.median(alone), medians.pop(EMPTY)
     return {
         "model": model_name(workload.model),
         "images": len(workload.files),
@@ -213,6 +216,8 @@ def measure(workload: Workload, options: argparse.Namespace) -> dict[str, Any]:
             "cpu_ms": round(1000 * statistics.median(alone_cpu), 3),
         },
         "onnxruntime_batch_size": batch,
+        "http_alone": empty,
+        "most_of_onnxruntime": round(1 / (1 + limit / empty["requests_per_second"]), 4),
         "ratio": ratios(medians, limit),
     }
 
@@ -246,10 +251,12 @@ def servers(model: Path, environment: Path, threads: int) -> dict[str, Peer]:
     programs = environment.absolute() / "bin"
     ours = [sys.executable, "-m", "thirtytwo", "serve", "--port", "{port}", "--model", str(model)]
     bento = [str(programs / "bentoml"), "serve", "bento:Classifier", "--host", "127.0.0.1", "--port", "{port}"]
+    uvicorn = [sys.executable, "-m", "uvicorn", "empty:app", "--port", "{port}"]
     return {
         "thirtytwo": Peer(ours, Path.cwd(), {}),
         "litserve": Peer([str(programs / "python"), "lit.py", "{port}"], PEERS, variables),
         "bentoml": Peer(bento, PEERS, variables),
+        EMPTY: Peer([*uvicorn, "--workers", str(WORKERS), "--log-level", "warning"], PEERS, {}),
     }
 
 

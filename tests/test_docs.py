@@ -190,7 +190,7 @@ NOT_RUN = {
     ".*hf:owner/name": "needs the hub; tests/inference runs the same with a server in its place",
     ".*--pretrained (timm|a2_in1k)": "downloads weights",
     ".*my-photos .*architecture=convnext_tiny": "downloads weights",
-    ".*my-photos .*architecture=tf_efficientnet_lite2": "needs the extra weights; tests/workflows/test_photos.py has one",
+    ".*my-photos .*architecture=tf_efficientnet_lite2": "needs the extra weights, as tests of photos do",
     "curl ": "tests/serve/test_examples.py runs it, and the Python and JavaScript of that page",
     "npm |tar |mkdir |cp ": "tests/inference/test_browser.py runs it",
     "python benchmarks/": "measures for many minutes",

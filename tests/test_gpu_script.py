@@ -20,7 +20,7 @@ STAGES: dict[str, set[str]] = {
     "layouts": {"channels_last float32", "contiguous_format float32"},
     "steps": {"fast", "photos", "device_ms_a_step", "largest_device_ms", "largest_cpu_ms"},
     "sweep-0.1": {"recipes", "runs"},
-    "distilled-0.1": {"recipes", "runs"},
+    "distilled-0.1": {"recipes", "teacher", "val_fraction", "runs"},
     "photos-cifar10": PHOTOS,
     "photos-cifar100": PHOTOS,
     "classic-cifar10": {"data", "runs"},

@@ -180,7 +180,9 @@ def steps(record: ModuleType, noise_cifar: Path, tmp_path_factory: pytest.TempPa
     out = tmp_path_factory.mktemp("steps")
     options = record.parse(words(noise_cifar, out, "steps", "fast", "--rounds", "2"))
     assert record.measure_steps(options) == 0
-    return out / "record-steps-cifar10.json"
+    (written,) = out.glob("record-steps-cifar10*.json")
+    assert written.stem.endswith("-float32") == (next(iter(read(written)["sides"].values()))["precision"] == "float32")
+    return written
 
 
 @pytest.mark.long

@@ -88,7 +88,7 @@ def record_steps() -> str:
         for name, side in result["sides"].items():
             steps = ", ".join(f"{stage}: {value:.2f}" for stage, value in side["seconds_per_step"].items())
             cells = [
-                result["data"],
+                f"{result['data']}, {side['precision']}",
                 _name(name),
                 f"{sum(side['steps'].values())} of {side['batch_size']:,} images",
                 steps,
@@ -123,6 +123,10 @@ def serve_compare() -> str:
         cells = [f"{WORKLOADS[workload]}, `{found['model']}`", "ONNX Runtime alone, decoded arrays"]
         cells += [f"{alone['median']:,.0f}", f"{alone['cpu_ms']:.1f} ms", "", ""]
         lines.append(f"| {' | '.join(cells)} |")
+        if http := found.get("http_alone"):
+            cells = [f"{WORKLOADS[workload]}, `{found['model']}`", "Uvicorn alone, uploads neither parsed nor decoded"]
+            cells += [f"{http['requests_per_second']:,.0f}", f"{http['cpu_ms']:.1f} ms", "", ""]
+            lines.append(f"| {' | '.join(cells)} |")
     versions, load = result["versions"], result["load"]
     text = f"""
 Medians of {result["n"]} rounds of {load["seconds"]} s, with {load["clients"]} connections of wrk on the same cores.
@@ -192,21 +196,23 @@ def gpu_trainings() -> str:
     if not fast or not distilled:
         return NOTHING
     lines = [
-        "| data | training | one view | with test-time augmentation | seeds | seconds |",
-        "| --- | --- | --- | --- | ---: | ---: |",
+        "| data | training | one view | with test-time augmentation | seeds | seconds | hardware |",
+        "| --- | --- | --- | --- | ---: | ---: | --- |",
     ]
     several = distilled["results"]["runs"]
-    rows = [("cifar10", "fast", fast["results"]["runs"])]
-    rows += [("cifar100", name, runs) for name, runs in several.items() if runs and "test_single" in runs[0]]
-    for data, name, runs in rows:
-        views = [_spread(_summary([run[f"test_{view}"] for run in runs])) for view in ("single", "tta")]
-        middle = statistics.median(run["seconds"] for run in runs)
-        lines.append(f"| {' | '.join([data, f'`{name}`', *views, str(len(runs)), f'{middle:.1f}'])} |")
-    places = [
-        f"{name}: {whole['machine']['gpu']}, PyTorch {whole['machine']['torch']}, {whole['machine']['date']}"
-        for name, whole in (("cifar10", fast), ("cifar100", distilled))
+    rows = [("cifar10", "fast", fast["results"]["runs"], fast["machine"])]
+    rows += [
+        ("cifar100", name, runs, distilled["machine"])
+        for name, runs in several.items()
+        if runs and "test_tta" in runs[0]
     ]
-    return "\n".join([*lines, "", f"{'; '.join(places)}. Seconds: median."]) + "\n"
+    for data, name, runs, place in rows:
+        views = [_spread(_summary([run[f"test_{view}"] for run in runs])) for view in ("single", "tta")]
+        # those of `distilled` ran at the same time
+        seconds = f"{statistics.fmean(run['seconds'] for run in runs):.1f}" if name == "fast" else ""
+        hardware = f"{place['gpu']}, PyTorch {place['torch'].partition('+')[0]}, {place['date']}"
+        lines.append(f"| {' | '.join([data, f'`{name}`', *views, str(len(runs)), seconds, hardware])} |")
+    return "\n".join(lines) + "\n"
 
 
 def gpu_steps() -> str:
@@ -215,20 +221,16 @@ def gpu_steps() -> str:
     if not whole:
         return NOTHING
     found = whole["results"]["fast"]
-    lines = [
-        "| images | step | first epoch | step, compiled | first epoch, compiled |",
-        "| --- | ---: | ---: | ---: | ---: |",
-    ]
+    lines = ["| images | step | step, compiled | first epoch, compiled |", "| --- | ---: | ---: | ---: |"]
     for size in dict.fromkeys(name.partition(",")[0] for name in found):
-        sides = [found.get(f"{size}, compile {setting}") for setting in ("off", "on")]
-        cells = [size]
-        for side in sides:
-            cells += ["", ""] if side is None else [f"{side['ms_a_step']:.1f} ms", f"{side['first']:.1f} s"]
+        plain, compiled = (found.get(f"{size}, compile {setting}") for setting in ("off", "on"))
+        cells = [size, f"{plain['ms_a_step']:.1f} ms"]
+        cells += [f"{compiled['ms_a_step']:.1f} ms", f"{compiled['first']:.1f} s"] if compiled else ["", ""]
         lines.append(f"| {' | '.join(cells)} |")
     side, place = next(iter(found.values())), whole["machine"]
     text = f"""
-Steps of {side["batch_size"]:,} images, medians of {side["epochs"] - 1} epochs of {side["steps"]} steps; {place["gpu"]},
-PyTorch {place["torch"]}, {place["date"]}."""
+Steps of {side["batch_size"]:,} images, medians of {side["epochs"] - 1} epochs of {side["steps"]} steps, one process
+each; {place["gpu"]}, PyTorch {place["torch"].partition("+")[0]}, {place["date"]}."""
     return "\n".join([*lines, text]) + "\n"
 
 

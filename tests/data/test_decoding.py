@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from thirtytwo.data import build, decoding
 from thirtytwo.data.load import load_dataset
@@ -96,3 +98,26 @@ def test_damaged_notes_of_unreadable_rows_are_ignored(text: str) -> None:
     build.cache.contents_dir().mkdir(parents=True, exist_ok=True)
     (build.cache.contents_dir() / ("0" * 32)).write_text(text)
     assert build.cache.read_rows("0" * 32) == []
+
+
+def test_more_images_that_cannot_be_read_are_left_out_too(
+    make: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What can be read depends on the limit of pixels, which changes from load to load."""
+    root = make.tree(tmp_path / "d", {"train/a": 6, "train/b": 6, "test/a": 4, "test/b": 4}, side=40)
+    damaged, large = sorted((root / "train" / "a").iterdir())[:2]
+    damaged.write_bytes(damaged.read_bytes()[:60])
+    Image.new("RGB", (90, 90)).save(large)
+    caplog.set_level("INFO", logger=decoding.logger.name)
+    for limit, left, count in ((10_000, 11, 1), (5_000, 10, 2), (10_000, 11, 2), (5_000, 10, 2)):
+        monkeypatch.setenv("THIRTYTWO_MAX_PIXELS", str(limit))
+        assert len(load_dataset(str(root), image_size=16, skip_unreadable=True).train) == left
+        assert decodings(caplog) == count, limit
+
+
+def test_kept_errors_hold_no_images(make: SimpleNamespace, tmp_path: Path) -> None:
+    root = make.tree(tmp_path / "d", {"a": 12, "b": 12})
+    sorted((root / "a").iterdir())[0].write_bytes(b"GIF89a")
+    found: list[Any] = []
+    load_dataset(str(root), unreadable=found)
+    assert [(one.__traceback__, one.__cause__, one.__context__) for one in found] == [(None, None, None)]

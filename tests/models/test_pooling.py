@@ -215,7 +215,7 @@ def test_global_pooling_equals_pytorchs(
 @pytest.mark.slow
 @pytest.mark.skipif(not COMPILERS, reason="torch.compile needs a C++ compiler on a CPU: g++ or clang++")
 @pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
-def test_compiled_training_has_the_same_gradients(layout: torch.memory_format) -> None:
+def test_gradients_of_compiled_training(layout: torch.memory_format) -> None:
     def pooled(maps: Tensor) -> Tensor:
         return pool_globally(F.silu(maps), with_mean=True, training=True)
 

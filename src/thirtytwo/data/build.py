@@ -32,6 +32,7 @@ from thirtytwo.data.validate import (
     without_empty_splits,
 )
 from thirtytwo.images.jpeg import SCALES
+from thirtytwo.images.open import max_pixels
 from thirtytwo.images.pixels import Pixels
 
 _NO_PIXELS: Pixels = np.zeros((0, 1, 1, 3), dtype=np.uint8)
@@ -129,42 +130,49 @@ def _load_readable(
     Raises:
         UnreadableImagesError: some cannot be read, and the request does not collect them.
     """
-    try:
-        return undecoded, *_load_or_decode(undecoded, request)
-    except UnreadableImagesError as error:
-        if request.unreadable is None:
-            raise
-        for (name, row), cause in error.causes.items():
-            cause.place = undecoded.parts[name].place_of(name, row, undecoded.classes)
-            request.unreadable.append(cause)
-        readable, others = without_rows(undecoded, error.causes), error.others
-    return readable, *_load_or_decode(readable, request, others)
+    content = undecoded.content() if request.cache else None
+    others: Decoded | None = None
+    while True:
+        try:
+            return undecoded, *_load_or_decode(undecoded, request, content, others)
+        except UnreadableImagesError as error:
+            if request.unreadable is None:
+                raise
+            for (name, row), cause in error.causes.items():
+                cause.place = undecoded.parts[name].place_of(name, row, undecoded.classes)
+                request.unreadable.append(cause)
+            undecoded, others = without_rows(undecoded, error.causes), error.others
 
 
 def _load_or_decode(
-    undecoded: UndecodedDataSet, request: Request, given: Decoded | None = None
+    undecoded: UndecodedDataSet, request: Request, content: str | None, given: Decoded | None
 ) -> tuple[cache.Entry, cache.Entry | None]:
     """The decoded images, and the larger copies of training images if there are any; both from one decoding.
 
-    `given` are the images where they were decoded before.
+    Args:
+        undecoded: the data set.
+        request: the sizes, and whether decoded images are stored.
+        content: hash of the content of its files; None: nothing is stored.
+        given: the images where they were decoded before.
 
     Raises:
         UnreadableImagesError: some cannot be read. The cache remembers which, so that the next time only these are
             decoded to find out.
     """
-    content = undecoded.content() if request.cache else None
     if content is None:
         return _decode(undecoded, request, given)
     decoded: list[tuple[cache.Entry, cache.Entry | None]] = []
-    known = _key(undecoded, request, content, "unreadable", undecoded.parts)
-    check_still_unreadable(undecoded, request, cache.read_rows(known))
+    known = [_key(undecoded, request, content, request.image_size, undecoded.parts), "unreadable", request.large]
+    note = cache.digest([*known, max_pixels()])
 
     def decode(which: int) -> cache.Entry:
         if not decoded:
+            if given is None:
+                check_still_unreadable(undecoded, request, cache.read_rows(note))
             try:
                 decoded.append(_decode(undecoded, request, given))
             except UnreadableImagesError as error:
-                cache.write_rows(known, error.causes)
+                cache.write_rows(note, error.causes)
                 raise
         found = decoded[0][which]
         assert found is not None

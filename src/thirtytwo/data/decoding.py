@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import shlex
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -14,7 +14,7 @@ import numpy as np
 
 from thirtytwo.data.arrays import blank, taken
 from thirtytwo.data.split import SPLITS, Split
-from thirtytwo.data.survey import AUTO_SIZE, auto_size
+from thirtytwo.data.survey import auto_size
 from thirtytwo.data.types import Request
 from thirtytwo.data.undecoded import Source, UndecodedDataSet, UndecodedPart
 from thirtytwo.errors import DataError, ImageError
@@ -100,8 +100,7 @@ def decode_all(undecoded: UndecodedDataSet, request: Request) -> Decoded:
     causes: dict[tuple[Split, int], ImageError] = {}
     for name in SPLITS:
         if name in undecoded.parts:
-            large = request.large if name in LARGE_SPLITS and request.large > side else 0
-            done = _decode_part(undecoded.parts[name], side, large, request, sizes)
+            done = _decode_part(undecoded.parts[name], side, _side_of_copies(name, side, request), request, sizes)
             images[name], hashes[name] = done.images, done.hashes
             if done.copies is not None:
                 copies[name] = done.copies
@@ -140,28 +139,28 @@ def _without(found: Decoded, undecoded: UndecodedDataSet, rows: Iterable[tuple[S
     return Decoded(images, copies, hashes, found.sizes)
 
 
-def check_still_unreadable(undecoded: UndecodedDataSet, request: Request, rows: Iterable[tuple[str, int]]) -> None:
-    """Try to decode images that could not be read before.
+def check_still_unreadable(undecoded: UndecodedDataSet, request: Request, rows: Collection[tuple[str, int]]) -> None:
+    """Decode images that could not be read before.
 
     Raises:
         UnreadableImagesError: none of them can be read; if one can, all images have to be decoded.
     """
+    if not rows:
+        return
+    side = side_of(undecoded, request)
     causes: dict[tuple[Split, int], ImageError] = {}
-    for name in SPLITS:
-        part, wanted = undecoded.parts.get(name), sorted(row for split, row in rows if split == name)
-        if not wanted:
-            continue
-        if part is None or not np.isin(wanted, part.rows).all():
-            return
-        for row, source in zip(wanted, part.stream(np.array(wanted, dtype=np.int64)), strict=True):
-            try:
-                load_hashed(source, AUTO_SIZE, request.resize, part.name_of(row))
-            except ImageError as cause:
-                causes[name, row] = cause
-            else:
-                return
-    if causes:
+    for name, part in undecoded.parts.items():
+        positions = np.flatnonzero(np.isin(part.rows, [row for split, row in rows if split == name]))
+        if len(positions):
+            done = _decode_part(part.take(positions), side, _side_of_copies(name, side, request), request, Counter())
+            causes |= {(name, row): cause for row, cause in done.causes.items()}
+    if causes.keys() == set(rows):
         raise _unreadable(undecoded, request, causes)
+
+
+def _side_of_copies(name: Split, side: int, request: Request) -> int:
+    """Side of the larger copies of a split's images in pixels; 0: none."""
+    return request.large if name in LARGE_SPLITS and request.large > side else 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -189,7 +188,7 @@ def _decode_part(
             try:
                 loaded, content = load_hashed(source, side, request.resize, part.name_of(row), large)
             except ImageError as cause:
-                causes[row] = cause
+                causes[row] = _without_frames(cause)
                 continue
             images[position] = loaded.pixels
             if copies is not None and loaded.large is not None:
@@ -205,6 +204,12 @@ def _decode_part(
             list(pool.map(work, [items[start::workers] for start in range(workers)]))
     sizes.update(found)
     return _DecodedPart(images, copies, hashes, dict(sorted(causes.items())))
+
+
+def _without_frames(error: ImageError) -> ImageError:
+    """An error that is kept, without the frames it was raised in, which hold the image."""
+    error.__cause__ = error.__context__ = None
+    return error.with_traceback(None)
 
 
 def without_rows(undecoded: UndecodedDataSet, rows: Iterable[tuple[Split, int]]) -> UndecodedDataSet:

@@ -60,7 +60,8 @@ class ClassifierModule(lightning.LightningModule):
         self.plateau = plateau
         self._scales = scales
         self._arithmetic = arithmetic
-        self._run_net = torch.compile(net) if compile_net else net
+        # for each size of the schedule by itself, where PyTorch's default is one network for all sizes but the first
+        self._run_net = torch.compile(net, dynamic=False) if compile_net else net
         self._trained_until = trained_until(net, recipe.schedule)
         self._step_metrics: dict[str, Tensor] | None = None
         self._images = 0
