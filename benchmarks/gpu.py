@@ -402,16 +402,23 @@ def run_sweep(options: argparse.Namespace, worker: str) -> None:
 
     `worker` is `i.n`: the i-th of n processes that share the seeds.
     """
-    number, of = (int(part) for part in worker.split("."))
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in SWEEP}
+    for seed, name, changes in in_turn(options, worker, SWEEP):
+        done = trained("cifar10", "fast", changes, options)
+        found[name].append({"seed": seed, "seconds": done["seconds"], **accuracies(done, "val")})
+        print(name, found[name][-1], flush=True)
+        write(options, {"recipes": SWEEP, "runs": found})
+
+
+def in_turn(
+    options: argparse.Namespace, worker: str, changes: dict[str, dict[str, Any]]
+) -> Iterator[tuple[int, str, dict[str, Any]]]:
+    """Seed, name and settings of each training of a worker: all changes with its first seed, then with the next."""
+    number, of = (int(part) for part in worker.split("."))
     for seed in range(number, 1 if options.tiny else 100, of):
-        for name, changes in SWEEP.items():
-            if not name.startswith(options.only):
-                continue
-            done = trained("cifar10", "fast", {**changes, "seed": seed, "train.validate_every": 1000}, options)
-            found[name].append({"seed": seed, "seconds": done["seconds"], **accuracies(done, "val")})
-            print(name, found[name][-1], flush=True)
-            write(options, {"recipes": SWEEP, "runs": found})
+        for name, settings in changes.items():
+            if name.startswith(options.only):
+                yield seed, name, {**settings, "seed": seed, "train.validate_every": 1000}
 
 
 def run_distilled(options: argparse.Namespace, worker: str) -> None:
@@ -419,24 +426,18 @@ def run_distilled(options: argparse.Namespace, worker: str) -> None:
 
     `worker` is as for `sweep`. Finished versions are evaluated on test, changes on validation only.
     """
-    number, of = (int(part) for part in worker.split("."))
+    # the split of the teacher, which has not seen these validation images either
+    teacher = {"train.distill.run": str(options.teacher), "data.val_fraction": VAL_FRACTION}
+    shared = {"teacher": options.teacher.name, "val_fraction": VAL_FRACTION}
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in DISTILLED}
-    for seed in range(number, 1 if options.tiny else 100, of):
-        for name, changes in DISTILLED.items():
-            if not name.startswith(options.only):
-                continue
-            rare = {"train.distill.run": str(options.teacher), "seed": seed, "train.validate_every": 1000}
-            rare |= {"data.val_fraction": VAL_FRACTION}  # the teacher has not seen these images either
-            with reduced_teacher() if name == REDUCED else nullcontext():
-                done = trained("cifar100", "distilled", {**changes, **rare}, options)
-            splits = ("val", "test") if name in FINISHED else ("val",)
-            run = {"seed": seed, "seconds": done["seconds"], "trained_on": len(done["plan"].parts.train)}
-            for split in splits:
-                run |= accuracies(done, split)
-            found[name].append(run)
-            print(name, run, flush=True)
-            shared = {"teacher": options.teacher.name, "val_fraction": VAL_FRACTION}
-            write(options, {"recipes": DISTILLED, **shared, "runs": found})
+    for seed, name, changes in in_turn(options, worker, DISTILLED):
+        with reduced_teacher() if name == REDUCED else nullcontext():
+            done = trained("cifar100", "distilled", changes | teacher, options)
+        run = {"seed": seed, "seconds": done["seconds"], "trained_on": len(done["plan"].parts.train)}
+        run |= accuracies(done, "val") | (accuracies(done, "test") if name in FINISHED else {})
+        found[name].append(run)
+        print(name, run, flush=True)
+        write(options, {"recipes": DISTILLED, **shared, "runs": found})
 
 
 @contextmanager

@@ -220,8 +220,9 @@ def _decode(
     Raises:
         UnreadableImagesError: some cannot be read.
     """
-    usable = given is not None and given.side == side_of(undecoded, request)
-    found = given if given is not None and usable else decode_all(undecoded, request)
+    found = given
+    if found is None or found.side != side_of(undecoded, request):
+        found = decode_all(undecoded, request)
     parts = [(name, found.images[name], undecoded.parts[name].labels) for name in SPLITS if name in found.images]
     entry = cache.Entry(found.images, found.hashes, found.sizes, fingerprint(undecoded.classes, parts))
     if not found.copies:
