@@ -229,8 +229,8 @@ def gpu_steps() -> str:
         lines.append(f"| {' | '.join(cells)} |")
     side, place = next(iter(found.values())), whole["machine"]
     text = f"""
-Steps of {side["batch_size"]:,} images, medians of {side["epochs"] - 1} epochs of {side["steps"]} steps, one process
-each; {place["gpu"]}, PyTorch {place["torch"].partition("+")[0]}, {place["date"]}."""
+Steps of {side["batch_size"]:,} images, medians of {side["epochs"] - 1} epochs of {side["steps"]} steps, one
+measurement each; {place["gpu"]}, PyTorch {place["torch"].partition("+")[0]}, {place["date"]}."""
     return "\n".join([*lines, text]) + "\n"
 
 
