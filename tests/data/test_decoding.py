@@ -11,8 +11,9 @@ import pytest
 from PIL import Image
 
 from thirtytwo.data import build, decoding
-from thirtytwo.data.load import load_dataset
+from thirtytwo.data.load import load_dataset, survey
 from thirtytwo.data.split import concatenate, hold_out
+from thirtytwo.errors import DataError
 from thirtytwo.images.decode import load_image
 
 
@@ -121,3 +122,30 @@ def test_kept_errors_hold_no_images(make: SimpleNamespace, tmp_path: Path) -> No
     found: list[Any] = []
     load_dataset(str(root), unreadable=found)
     assert [(one.__traceback__, one.__cause__, one.__context__) for one in found] == [(None, None, None)]
+
+
+def test_a_lower_limit_of_pixels_counts_for_cached_images_too(
+    make: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = make.tree(tmp_path / "d", {"train/a": 6, "train/b": 6, "test/a": 4, "test/b": 4}, side=40)
+    large = sorted((root / "train" / "a").iterdir())[0]
+    Image.new("RGB", (90, 90)).save(large)
+    assert len(load_dataset(str(root), image_size=16).train) == 12
+    monkeypatch.setenv("THIRTYTWO_MAX_PIXELS", "5000")
+    with pytest.raises(decoding.UnreadableImagesError, match=large.name):
+        load_dataset(str(root), image_size=16)
+    data = load_dataset(str(root), image_size=16, skip_unreadable=True)
+    assert len(data.train) == 11
+    assert data.warnings[0].startswith("skipped 1 image that")
+
+
+@pytest.mark.parametrize(
+    ("variable", "named"), [("1e6", "THIRTYTWO_MAX_PIXELS is '1e6'"), ("900", "more than the limit")]
+)
+def test_a_survey_of_unreadable_images_names_the_reason(
+    variable: str, named: str, make: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = make.tree(tmp_path / "d", {"a": 4, "b": 4}, side=40)
+    monkeypatch.setenv("THIRTYTWO_MAX_PIXELS", variable)
+    with pytest.raises(DataError, match=named):
+        survey(str(root))

@@ -162,8 +162,8 @@ def _load_or_decode(
     if content is None:
         return _decode(undecoded, request, given)
     decoded: list[tuple[cache.Entry, cache.Entry | None]] = []
-    known = [_key(undecoded, request, content, request.image_size, undecoded.parts), "unreadable", request.large]
-    note = cache.digest([*known, max_pixels()])
+    key = _key(undecoded, request, content, request.image_size, undecoded.parts)
+    note = cache.digest([key, "unreadable", request.large])
 
     def decode(which: int) -> cache.Entry:
         if not decoded:
@@ -199,7 +199,7 @@ def _key(undecoded: UndecodedDataSet, request: Request, content: str, size: int 
     return cache.digest(
         {
             "format": cache.FORMAT,
-            "decoder": [PIL.__version__, SCALES],
+            "decoder": [PIL.__version__, SCALES, max_pixels()],
             "content": content,
             "size": size,
             "resize": request.resize,

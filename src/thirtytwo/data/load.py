@@ -45,7 +45,7 @@ from thirtytwo.images.pixels import ResizeRule
 from thirtytwo.images.render import png
 from thirtytwo.inputs import address_error, file_error, is_address
 from thirtytwo.io import expand_home
-from thirtytwo.text import listing
+from thirtytwo.text import counted, listing
 
 HUB_PREFIX = "hf:"
 DATA_ROOT_VARIABLE = "THIRTYTWO_DATA"
@@ -154,7 +154,7 @@ def _with_left_out(data: DataSet, causes: list[ImageError], *, whole: bool) -> D
         raise DataError(
             f"{data.name}: no training image of {listing(lost)} can be read: {reasons}.", "Copy the data again."
         )
-    note = f"skipped {len(causes):,} images that cannot be read: {reasons}"
+    note = f"skipped {counted(len(causes), 'image')} that cannot be read: {reasons}"
     return replace(data, skipped=(note, *data.skipped), warnings=(note, *data.warnings))
 
 

@@ -24,7 +24,7 @@ from thirtytwo.data.types import DataSet, ImageSet, Together
 from thirtytwo.errors import DataError, RunError, ThirtytwoError, UnknownNameError
 from thirtytwo.images.content import Hashes, as_text, from_text
 from thirtytwo.rundir import RunDir
-from thirtytwo.text import listing
+from thirtytwo.text import counted, listing
 
 PARTS = ("train", "val", "test")
 
@@ -49,9 +49,10 @@ class RunData:
         """Sentences that describe changes since training."""
         for name, names in self.missing.items():
             if names:
-                yield f"{len(names):,} {name} images of the run are missing in {self.dataset.name}: {_names(names)}"
+                images = f"{counted(len(names), f'{name} image')} of the run"
+                yield f"{images} missing or no longer readable in {self.dataset.name}: {_names(names)}"
         if self.new:
-            yield f"{len(self.new):,} images are new and in no split of the run: {_names(self.new)}"
+            yield f"{counted(len(self.new), 'image')} new, in no split of the run: {_names(self.new)}"
 
 
 def _names(names: Sequence[str]) -> str:

@@ -34,25 +34,30 @@ def survey_of(undecoded: UndecodedDataSet) -> Survey:
         DataError: it has no images, or none that can be read.
     """
     side = _median_side(without_empty_splits(undecoded))
-    if side is None:
-        raise DataError(f"{undecoded.where}: no image can be read.", f"Expected {FORMATS} files.")
+    if isinstance(side, ImageError):
+        raise DataError(
+            f"{undecoded.where}: no image can be read; the first: {side.message}", f"Expected {FORMATS} files."
+        )
     return Survey(side, sum(len(part.rows) for part in undecoded.parts.values()), len(undecoded.classes))
 
 
 def auto_size(undecoded: UndecodedDataSet) -> int:
     """Median of the shorter sides of a sample of training images, at most `AUTO_SIZE`."""
     side = _median_side(undecoded)
-    return AUTO_SIZE if side is None else max(SMALLEST_SIDE, min(AUTO_SIZE, side))
+    return AUTO_SIZE if isinstance(side, ImageError) else max(SMALLEST_SIDE, min(AUTO_SIZE, side))
 
 
-def _median_side(undecoded: UndecodedDataSet) -> int | None:
-    """Median of the shorter sides of a sample of training images; None where none of them can be read."""
+def _median_side(undecoded: UndecodedDataSet) -> int | ImageError:
+    """Median of the shorter sides of a sample of training images; the first error where none of them can be read."""
     part = undecoded.parts["train"] if "train" in undecoded.parts else next(iter(undecoded.parts.values()))
     step = max(1, len(part.rows) // _SIZE_SAMPLE) if part.random_access else 1
-    sides = []
+    sides: list[int] = []
+    errors: list[ImageError] = []
     for source in part.stream(part.rows[::step][:_SIZE_SAMPLE]):
         try:
             sides.append(min(read_size(source)))
-        except ImageError:  # reported on decoding
-            continue
-    return int(statistics.median(sides)) if sides else None
+        except ImageError as error:  # reported on decoding
+            errors.append(error)
+    return (
+        int(statistics.median(sides)) if sides else next(iter(errors), ImageError(f"{undecoded.where} has no images."))
+    )

@@ -85,8 +85,9 @@ def choose_hardware(settings: TrainSettings, device: str) -> Hardware:
         "compile": (settings.compile, "on" if compile_it else "off"),
     }
     choices.append(Choice("precision", str(precision).removeprefix("torch."), why_precision))
+    chosen = {"compile": "set in the recipe; the first step of each image size may take minutes"} if compile_it else {}
     choices += [
-        Choice(what, value, REASONS[what] if setting == "auto" else "set in the recipe")
+        Choice(what, value, REASONS[what] if setting == "auto" else chosen.get(what, "set in the recipe"))
         for what, (setting, value) in resolved_values.items()
     ]
     choices.append(Choice("threads", str(threads), why_threads))
