@@ -101,6 +101,12 @@ SWEEP: dict[str, dict[str, Any]] = {
 """Changes of `fast` that are compared on validation. Those named `half` have half the multiply-adds of a training of
 the network of arXiv 2404.00498 with its 8 epochs; earlier comparisons are in `results/gpu`, with their settings."""
 
+ALL_IMAGES: dict[str, Any] = {"data.val_fraction": 0.0}
+SHORTEST = "hardest 75 %, 6 epochs"
+FAST: dict[str, dict[str, Any]] = {"fast": {}, f"{SHORTEST}, all images": SWEEP[SHORTEST] | ALL_IMAGES}
+"""Trainings on CIFAR-10 that are timed: `fast` as it is, and the shortest one that reaches 94 % with test-time
+augmentation on a CPU (`record.py`), on all training images, as the published ones are."""
+
 REDUCED = "teacher of reduced images"
 DISTILLED: dict[str, dict[str, Any]] = {
     "distilled": {},
@@ -385,16 +391,19 @@ def images_per_second(layout: Any, precision: Any, options: argparse.Namespace, 
 
 
 def run_fast(options: argparse.Namespace) -> None:
-    """`fast` on CIFAR-10 with several seeds: seconds of training, and accuracy with test-time augmentation."""
+    """`FAST` on CIFAR-10 with several seeds: seconds of training, and accuracy with test-time augmentation."""
     rare = {"train.validate_every": 1000}
     trained("cifar10", "fast", {**rare, "schedule.epochs": 1, LATE: [], "data.limit_train": 4000}, options)
-    runs: list[dict[str, Any]] = []
+    found: dict[str, list[dict[str, Any]]] = {name: [] for name in FAST}
     for seed in range(1 if options.tiny else options.seeds):
-        done = trained("cifar10", "fast", {**rare, "seed": seed}, options)
-        runs.append({"seed": seed, "seconds": done["seconds"], "whole": done["whole"], **accuracies(done, "test")})
-        print(runs[-1], flush=True)
-        reached = [run["test_tta"] >= TARGET for run in runs]
-        write(options, {"runs": runs, "target": TARGET, "reached": sum(reached)})
+        for name, changes in FAST.items():
+            done = trained("cifar10", "fast", {**rare, **changes, "seed": seed}, options)
+            run = {"seed": seed, "seconds": done["seconds"], "whole": done["whole"]}
+            run |= {"trained_on": len(done["plan"].parts.train), "steps": int(done["history"][-1].split(",")[1])}
+            found[name].append(run | accuracies(done, "test"))
+            print(name, found[name][-1], flush=True)
+            reached = {name: sum(run["test_tta"] >= TARGET for run in runs) for name, runs in found.items()}
+            write(options, {"recipes": FAST, "runs": found, "target": TARGET, "reached": reached})
 
 
 def run_sweep(options: argparse.Namespace, worker: str) -> None:
@@ -461,36 +470,39 @@ def reduced_teacher() -> Iterator[None]:
         fit.TrainingBatches = TrainingBatches  # type: ignore[attr-defined]
 
 
-def run_steps(options: argparse.Namespace) -> None:
-    """Time of a training step with and without torch.compile: of `fast` at each size, and of a network for photographs.
+WITH_GRAPHS = "with CUDA graphs"
+STEPS: dict[str, dict[str, Any]] = {
+    WITH_GRAPHS: {},
+    "without CUDA graphs": {"train.cuda_graphs": "off"},
+    "compiled": {"train.compile": "on"},
+}
+"""Settings of `fast` whose steps are timed, by what they are called."""
 
-    Images are random. `first` is the time of the first epoch, with compilation.
+
+def run_steps(options: argparse.Namespace) -> None:
+    """Time of a training step of `fast` at each size by setting, its largest parts, and a network for photographs.
+
+    Images are random. `first` is the time of the first epoch, with compilation and recording.
     """
     import torch
-    from torch.autograd import DeviceType
-    from torch.profiler import ProfilerActivity, profile
 
-    found: dict[str, Any] = {"fast": {}, "photos": {}}
-    for size in (20, 24, 32):
-        for setting in ("off", "on") if has_gpu() else ("off",):
-            found["fast"][f"{size} pixels, compile {setting}"] = epoch_times(size, setting, options)
-            print(size, setting, found["fast"], flush=True)
+    found: dict[str, Any] = {"fast": {}, "profile": {}, "photos": {}}
+
+    def timed(name: str) -> None:
+        for size in (20, 24, 32):
+            found["fast"][f"{size} pixels, {name}"] = epoch_times(size, STEPS[name], options)
+            print(size, name, found["fast"], flush=True)
             write(options, found)
-    kinds = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if torch.cuda.is_available() else [])]
-    with profile(activities=kinds, acc_events=True) as trace:
-        times = epoch_times(32, "off", options)
-    events = trace.key_averages()
-    steps = times["steps"] * times["epochs"]
-    kernels = [e for e in events if e.device_type == DeviceType.CUDA and not e.is_user_annotation]
-    device = {e.key: (e.self_device_time_total / 1e3 / steps, e.count / steps) for e in kernels}
-    found["device_ms_a_step"] = round(sum(ms for ms, _ in device.values()), 2)
-    largest = sorted(device.items(), key=lambda one: -one[1][0])[:25]
-    found["largest_device_ms"] = {key[:90]: [round(ms, 3), round(count, 1)] for key, (ms, count) in largest}
-    cpu = sorted((e for e in events if e.device_type == DeviceType.CPU), key=lambda e: -e.self_cpu_time_total)[:40]
-    found["largest_cpu_ms"] = {
-        e.key[:90]: [round(e.self_cpu_time_total / 1e3 / steps, 3), round(e.count / steps, 1)] for e in cpu
-    }
-    write(options, found)
+
+    usual, plain, compiled = STEPS if has_gpu() else (WITH_GRAPHS,) * 3
+    timed(usual)
+    if plain != usual:
+        timed(plain)
+    for name in (usual, plain):
+        found["profile"][name] = largest_parts(STEPS[name], options)
+        write(options, found)
+    if compiled != usual:
+        timed(compiled)
     for mode in (None, "default", "reduce-overhead") if has_gpu() else (None,):
         speed = images_per_second(torch.channels_last, torch.bfloat16, options, mode)
         found["photos"][f"compile {mode or 'off'}"] = speed
@@ -498,7 +510,31 @@ def run_steps(options: argparse.Namespace) -> None:
         write(options, found)
 
 
-def epoch_times(size: int, compiled: str, options: argparse.Namespace) -> dict[str, Any]:
+def largest_parts(changes: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
+    """Milliseconds and number of a step's largest kernels and of its largest operations on the CPU, at 32 pixels."""
+    import torch
+    from torch.autograd import DeviceType
+    from torch.profiler import ProfilerActivity, profile
+
+    kinds = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if torch.cuda.is_available() else [])]
+    with profile(activities=kinds, acc_events=True) as trace:
+        times = epoch_times(32, changes, options)
+    events = trace.key_averages()
+    steps = times["steps"] * times["epochs"]
+    kernels = [e for e in events if e.device_type == DeviceType.CUDA and not e.is_user_annotation]
+    device = {e.key: (e.self_device_time_total / 1e3 / steps, e.count / steps) for e in kernels}
+    largest = sorted(device.items(), key=lambda one: -one[1][0])[:25]
+    cpu = sorted((e for e in events if e.device_type == DeviceType.CPU), key=lambda e: -e.self_cpu_time_total)[:40]
+    calls = {e.key[:90]: [round(e.self_cpu_time_total / 1e3 / steps, 3), round(e.count / steps, 1)] for e in cpu}
+    return {
+        "device_ms_a_step": round(sum(ms for ms, _ in device.values()), 2),
+        "kernels_a_step": round(sum(count for _, count in device.values())),
+        "largest_device_ms": {key[:90]: [round(ms, 3), round(count, 1)] for key, (ms, count) in largest},
+        "largest_cpu_ms": calls,
+    }
+
+
+def epoch_times(size: int, changes: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
     """Seconds of the first epoch of `fast` on random images of `size` pixels, and milliseconds of a later step."""
     import numpy as np
 
@@ -509,7 +545,7 @@ def epoch_times(size: int, compiled: str, options: argparse.Namespace) -> dict[s
     from thirtytwo.training.hardware import choose_hardware
 
     steps, batch, epochs = (2, 10, 2) if options.tiny else (24, 1000, 5)
-    changes = {"schedule.epochs": epochs, "schedule.batch_size": batch, LATE: [], "train.compile": compiled}
+    changes = {"schedule.epochs": epochs, "schedule.batch_size": batch, LATE: [], **changes}
     changes |= TINY_NETWORKS["fast"] if options.tiny else {}
     recipe = resolve_recipe(read_recipe_values("fast"), changes, classes=10, rows=45_000)
     generator = np.random.default_rng(0)

@@ -16,9 +16,9 @@ SCRIPT = Path(__file__).parents[1] / "benchmarks" / "gpu.py"
 PHOTOS = {"recipe", "mean", "std", "seconds", "history", "val_rows", "val_accuracy", "test_accuracy", "n_test"}
 STAGES: dict[str, set[str]] = {
     "check": {"float32", "synchronizations", "waits", "largest_cpu_ms"},
-    "fast": {"runs", "target", "reached"},
+    "fast": {"recipes", "runs", "target", "reached"},
     "layouts": {"channels_last float32", "contiguous_format float32"},
-    "steps": {"fast", "photos", "device_ms_a_step", "largest_device_ms", "largest_cpu_ms"},
+    "steps": {"fast", "photos", "profile"},
     "sweep-0.1": {"recipes", "runs"},
     "distilled-0.1": {"recipes", "teacher", "val_fraction", "runs"},
     "photos-cifar10": PHOTOS,
@@ -56,9 +56,11 @@ def test_fast_in_this_process(
     words = ["gpu.py", "--tiny", "--stage", "fast", "--data-root", str(noise_cifar), "--out", str(tmp_path)]
     monkeypatch.setattr(sys, "argv", words)
     assert gpu.main() == 0
-    (run,) = results(tmp_path, "fast")["runs"]
-    assert set(run) == {"seed", "seconds", "whole", "test_single", "test_tta"}
-    assert all(0 <= run[name] <= 1 for name in ("test_single", "test_tta"))
+    runs = results(tmp_path, "fast")["runs"]
+    assert set(runs) == set(gpu.FAST)
+    for (run,) in runs.values():
+        assert set(run) == {"seed", "seconds", "whole", "trained_on", "steps", "test_single", "test_tta"}
+        assert all(0 <= run[name] <= 1 for name in ("test_single", "test_tta"))
 
 
 @pytest.mark.long

@@ -196,11 +196,11 @@ def gpu_trainings() -> str:
     if not fast or not distilled:
         return NOTHING
     lines = [
-        "| data | training | one view | with test-time augmentation | seeds | seconds | hardware |",
-        "| --- | --- | --- | --- | ---: | ---: | --- |",
+        "| data | training | images | one view | with test-time augmentation | seeds | seconds | hardware |",
+        "| --- | --- | ---: | --- | --- | ---: | ---: | --- |",
     ]
     several = distilled["results"]["runs"]
-    rows = [("cifar10", "fast", fast["results"]["runs"], fast["machine"])]
+    rows = [("cifar10", name, runs, fast["machine"]) for name, runs in fast["results"]["runs"].items()]
     rows += [
         ("cifar100", name, runs, distilled["machine"])
         for name, runs in several.items()
@@ -209,24 +209,26 @@ def gpu_trainings() -> str:
     for data, name, runs, place in rows:
         views = [_spread(_summary([run[f"test_{view}"] for run in runs])) for view in ("single", "tta")]
         # those of `distilled` ran at the same time
-        seconds = f"{statistics.fmean(run['seconds'] for run in runs):.1f}" if name == "fast" else ""
+        seconds = f"{statistics.fmean(run['seconds'] for run in runs):.2f}" if data == "cifar10" else ""
+        images = f"{runs[0]['trained_on']:,}" if "trained_on" in runs[0] else ""
         hardware = f"{place['gpu']}, PyTorch {place['torch'].partition('+')[0]}, {place['date']}"
-        lines.append(f"| {' | '.join([data, f'`{name}`', *views, str(len(runs)), seconds, hardware])} |")
+        lines.append(f"| {' | '.join([data, f'`{name}`', images, *views, str(len(runs)), seconds, hardware])} |")
     return "\n".join(lines) + "\n"
 
 
 def gpu_steps() -> str:
-    """Time of a training step on a GPU, with and without torch.compile."""
+    """Time of a training step on a GPU, with and without CUDA graphs, and with torch.compile."""
     whole = read_results("gpu/steps")
     if not whole:
         return NOTHING
     found = whole["results"]["fast"]
-    lines = ["| images | step | step, compiled | first epoch, compiled |", "| --- | ---: | ---: | ---: |"]
+    names = list(dict.fromkeys(name.partition(", ")[2] for name in found))
+    lines = [f"| images | {' | '.join(f'step {name}' for name in names)} | first epoch compiled |"]
+    lines.append(f"| --- |{' ---: |' * (len(names) + 1)}")
     for size in dict.fromkeys(name.partition(",")[0] for name in found):
-        plain, compiled = (found.get(f"{size}, compile {setting}") for setting in ("off", "on"))
-        cells = [size, f"{plain['ms_a_step']:.1f} ms"]
-        cells += [f"{compiled['ms_a_step']:.1f} ms", f"{compiled['first']:.1f} s"] if compiled else ["", ""]
-        lines.append(f"| {' | '.join(cells)} |")
+        cells = [f"{found[f'{size}, {name}']['ms_a_step']:.1f} ms" for name in names]
+        first = found[f"{size}, compiled"]["first"]
+        lines.append(f"| {' | '.join([size, *cells, f'{first:.1f} s'])} |")
     side, place = next(iter(found.values())), whole["machine"]
     text = f"""
 Steps of {side["batch_size"]:,} images, medians of {side["epochs"] - 1} epochs of {side["steps"]} steps, one

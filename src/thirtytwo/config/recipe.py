@@ -160,6 +160,9 @@ class TrainSettings(Settings):
     """Memory layout of images and filters."""
     compile: Literal["auto", "on", "off"] = "auto"
     """Whether to compile the network with torch.compile."""
+    cuda_graphs: Literal["auto", "off"] = "auto"
+    """Whether training steps run as CUDA graphs: `auto` on an NVIDIA GPU, in one process, for FastNet without
+    `optimizer.sam` and `schedule.accumulate`."""
     threads: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = "auto"
     """Number of CPU threads for computation."""
     validate_every: int = Field(1, ge=1, le=1_000_000)

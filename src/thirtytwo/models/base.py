@@ -43,6 +43,9 @@ class Network(nn.Module):
     """Mean and standard deviation that images must be normalized by, if pretrained weights require it."""
     scores_known: bool = False
     """Whether the network computes `known_score` itself; otherwise class means of features are used."""
+    can_be_recorded: bool = False
+    """Whether its training step can run as a CUDA graph: every trained parameter has an influence on the logits, and no
+    operation is random, waits for the CPU, or depends on anything but parameters, buffers and images."""
     head_modules: tuple[str, ...] = ("head",)
     """Names of the modules that compute logits from the base's features; all other modules are the base."""
 

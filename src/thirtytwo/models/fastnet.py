@@ -138,6 +138,8 @@ def _patches(images: Tensor) -> Tensor:
 class FastNet(Network):
     """The network of the `fast` recipe."""
 
+    can_be_recorded = True
+
     def __init__(self, classes: int, settings: FastNetSettings) -> None:
         super().__init__()
         activation: nn.Module = nn.GELU() if settings.activation == "gelu" else nn.SiLU()

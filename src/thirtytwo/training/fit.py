@@ -208,6 +208,7 @@ def build_training(
         loss_function=Loss(settings, weights if weights is None else weights.to(device)),
         plateau=Plateau(recipe.schedule, settings.monitor) if recipe.schedule.name == "plateau" else None,
         compile_net=hardware.compile,
+        record=hardware.cuda_graphs and not pretrained,  # transfer changes which layers normalize, and folds them
         arithmetic=hardware.matrix_arithmetic,
     )
     return loop, batches, mean, std

@@ -35,6 +35,7 @@ class Hardware:
     precision: torch.dtype
     channels_last: bool
     compile: bool
+    cuda_graphs: bool
     threads: int
     choices: tuple[Choice, ...]
 
@@ -57,6 +58,7 @@ class Hardware:
 REASONS = {
     "memory format": "convolutions are faster in this layout on CPU and GPU",
     "compile": "compilation takes longer than it saves in a short run",
+    "CUDA graphs": "a step of a small network starts at once instead of kernel by kernel",
 }
 """Why a setting has its value where it is `auto`."""
 
@@ -78,12 +80,15 @@ def choose_hardware(settings: TrainSettings, device: str) -> Hardware:
     precision, why_precision = _choose_precision(settings.precision, resolved)
     channels_last = settings.memory_format != "contiguous"
     compile_it = settings.compile == "on"
+    graphs = settings.cuda_graphs == "auto" and resolved.type == "cuda" and not (compile_it or current().several)
     threads, why_threads = _choose_threads(settings.threads)
     torch.set_num_threads(threads)
     resolved_values = {
         "memory format": (settings.memory_format, "channels_last" if channels_last else "contiguous"),
         "compile": (settings.compile, "on" if compile_it else "off"),
     }
+    if graphs:
+        resolved_values["CUDA graphs"] = (settings.cuda_graphs, "for FastNet")
     choices.append(Choice("precision", str(precision).removeprefix("torch."), why_precision))
     chosen = {"compile": "set in the recipe; the first step of each image size may take minutes"} if compile_it else {}
     choices += [
@@ -93,7 +98,7 @@ def choose_hardware(settings: TrainSettings, device: str) -> Hardware:
     choices.append(Choice("threads", str(threads), why_threads))
     if resolved.type == "cpu" and is_own_process():
         choices += keep_freed_memory()
-    return Hardware(resolved, precision, channels_last, compile_it, threads, tuple(choices))
+    return Hardware(resolved, precision, channels_last, compile_it, graphs, threads, tuple(choices))
 
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")

@@ -15,6 +15,7 @@ from thirtytwo.config.recipe import Recipe
 from thirtytwo.models import Network
 from thirtytwo.tensors import generator_for
 from thirtytwo.training.batches import Batch, TrainingBatches
+from thirtytwo.training.cuda_graphs import RecordedNetwork
 from thirtytwo.training.freezing import trained_until
 from thirtytwo.training.losses import Loss, distillation
 from thirtytwo.training.optimizers import build_optimizer
@@ -37,6 +38,7 @@ class ClassifierModule(lightning.LightningModule):
         plateau: Plateau | None = None,
         scales: Mapping[nn.Parameter, float] | None = None,
         compile_net: bool = False,
+        record: bool = False,
         arithmetic: torch.dtype = torch.float32,
     ) -> None:
         """Set up training.
@@ -49,6 +51,7 @@ class ClassifierModule(lightning.LightningModule):
             plateau: callback that scales learning rates, or None.
             scales: factors on the learning rates of single parameters, 1 by default.
             compile_net: whether to call `torch.compile`.
+            record: whether to run steps as CUDA graphs, where the recipe and the network allow it.
             arithmetic: dtype of the optimizer's matrix products.
         """
         super().__init__()
@@ -60,8 +63,8 @@ class ClassifierModule(lightning.LightningModule):
         self.plateau = plateau
         self._scales = scales
         self._arithmetic = arithmetic
-        # for each size of the schedule by itself, where PyTorch's default is one network for all sizes but the first
-        self._run_net = torch.compile(net, dynamic=False) if compile_net else net
+        self._record = record and net.can_be_recorded and recipe.schedule.accumulate == 1 and not recipe.optimizer.sam
+        self._train_net = self._trained_net(compile_net)
         self._trained_until = trained_until(net, recipe.schedule)
         self._step_metrics: dict[str, Tensor] | None = None
         self._images = 0
@@ -69,12 +72,20 @@ class ClassifierModule(lightning.LightningModule):
         self._validation_sums: Tensor | float = 0.0
         self._restored_selection: dict[str, Tensor] | None = None
 
+    def _trained_net(self, compile_net: bool) -> Callable[[Tensor], Tensor]:
+        """What computes the logits of training batches; no module, as checkpoints would hold its parameters again."""
+        if self._record:
+            return RecordedNetwork(self.net)
+        if compile_net:  # each size of the schedule by itself; PyTorch's default is one network for all but the first
+            return partial(torch.compile(self.net, dynamic=False))
+        return partial(self.net)
+
     def configure_optimizers(self) -> Any:
         schedule = self.recipe.schedule
         images = schedule.batch_size * schedule.accumulate
         roles = self.net.parameter_groups()
         settings, until = self.recipe.optimizer, self._trained_until
-        optimizer = build_optimizer(roles, settings, images, self._arithmetic, self._scales, until)
+        optimizer = build_optimizer(roles, settings, images, self._arithmetic, self._scales, until, record=self._record)
         factors: list[Callable[[int], float]] = [
             partial(self._factor, group["role"], group["until"]) for group in optimizer.param_groups
         ]
@@ -141,8 +152,7 @@ class ClassifierModule(lightning.LightningModule):
 
     def training_logits(self, images: Tensor) -> Tensor:
         """Logits `(B, C)` of a training batch."""
-        logits: Tensor = self._run_net(images)
-        return logits
+        return self._train_net(images)
 
     def validation_logits(self, images: Tensor, batch: int) -> Tensor:
         """Logits `(B, C)` of validation batch number `batch`."""
@@ -186,6 +196,9 @@ class ClassifierModule(lightning.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self._restored_selection = checkpoint.get("selection")
+        weights = checkpoint["state_dict"]
+        for name in [name for name in weights if name.startswith("_run_net.")]:  # of versions before 2026-12
+            del weights[name]
 
     def configure_gradient_clipping(
         self,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from thirtytwo.config.optimization import OptimizerSettings
 from thirtytwo.errors import RecipeError, UnknownNameError, did_you_mean
+from thirtytwo.training.cuda_graphs import RecordedUpdate
 from thirtytwo.training.orthogonalization import orthogonalize
 
 ROLES = ("filters", "stem_bias", "rest", "head")
@@ -28,11 +29,20 @@ class MuonSGD(torch.optim.Optimizer):
     norm √out-channels as in arXiv 2404.00498's code for CIFAR-10.
     """
 
-    def __init__(self, groups: list[dict[str, Any]], arithmetic: torch.dtype = torch.float32) -> None:
-        """`arithmetic` is the dtype of the Newton–Schulz iteration; bfloat16 is precise enough."""
+    def __init__(
+        self, groups: list[dict[str, Any]], arithmetic: torch.dtype = torch.float32, *, record: bool = False
+    ) -> None:
+        """Set up the groups.
+
+        Args:
+            groups: parameters with their settings, as for torch's optimizers.
+            arithmetic: dtype of the Newton–Schulz iteration; bfloat16 is precise enough.
+            record: whether to run steps on a GPU as CUDA graphs.
+        """
         defaults = {"lr": 0.1, "momentum": 0.85, "weight_decay": 0.0, "muon": False, "renormalise": False}
         super().__init__(groups, defaults)
         self._arithmetic = arithmetic
+        self._recorded = RecordedUpdate(self._update) if record else None
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -41,12 +51,27 @@ class MuonSGD(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        for group in self.param_groups:
+        rates = [group["lr"] for group in self.param_groups]
+        moved = [one for group in self.param_groups for one in group["params"] if one.grad is not None]
+        if self._recorded is None or not moved:
+            self._update(rates)
+        else:
+            self._recorded(moved, rates, self._fixed(moved))
+        return loss
+
+    def _fixed(self, moved: list[Tensor]) -> Hashable:
+        """What a step depends on, beside learning rates, parameters and gradients."""
+        numbers = [tuple(group[name] for name in _FIXED) for group in self.param_groups]
+        buffers = [self.state[one]["momentum"].data_ptr() if self.state[one] else 0 for one in moved]
+        return (*numbers, *buffers)
+
+    def _update(self, rates: Sequence[float] | Tensor) -> None:
+        """Move every parameter that has a gradient; `rates` are the learning rates of the groups, `(G,)`."""
+        for group, rate in zip(self.param_groups, rates, strict=True):
             move = self._move_filters if group["muon"] else self._move_plain
             for parameter in group["params"]:
                 if parameter.grad is not None:
-                    move(parameter, group)
-        return loss
+                    move(parameter, group, rate)
 
     def _momentum(self, parameter: Tensor, gradient: Tensor, momentum: float) -> Tensor:
         """Nesterov's look-ahead direction; the buffer sums gradients, as in torch's SGD."""
@@ -57,7 +82,7 @@ class MuonSGD(torch.optim.Optimizer):
         buffer.mul_(momentum).add_(gradient)
         return gradient.add(buffer, alpha=momentum)
 
-    def _move_filters(self, parameter: Tensor, group: dict[str, Any]) -> None:
+    def _move_filters(self, parameter: Tensor, group: dict[str, Any], rate: float | Tensor) -> None:
         assert parameter.grad is not None
         direction = self._momentum(parameter, parameter.grad, group["momentum"])
         if group["renormalise"]:
@@ -65,12 +90,23 @@ class MuonSGD(torch.optim.Optimizer):
         rows = direction.movedim(1, -1)  # (out, kernel, kernel, in): as channels-last filters lie in memory
         flat = rows.reshape(len(rows), -1)  # the order of columns does not change the result
         step = orthogonalize(flat, self._arithmetic)
-        parameter.add_(step.reshape(rows.shape).movedim(-1, 1).to(parameter.dtype), alpha=-group["lr"])
+        _subtract(parameter, step.reshape(rows.shape).movedim(-1, 1).to(parameter.dtype), rate)
 
-    def _move_plain(self, parameter: Tensor, group: dict[str, Any]) -> None:
+    def _move_plain(self, parameter: Tensor, group: dict[str, Any], rate: float | Tensor) -> None:
         assert parameter.grad is not None
         gradient = parameter.grad.add(parameter, alpha=group["weight_decay"])
-        parameter.add_(self._momentum(parameter, gradient, group["momentum"]), alpha=-group["lr"])
+        _subtract(parameter, self._momentum(parameter, gradient, group["momentum"]), rate)
+
+
+_FIXED = ("momentum", "weight_decay", "muon", "renormalise")
+
+
+def _subtract(parameter: Tensor, direction: Tensor, rate: float | Tensor) -> None:
+    """Subtract `rate` times `direction`; a `rate` that is a tensor `()` stays on the GPU."""
+    if isinstance(rate, Tensor):
+        parameter.addcmul_(direction, rate, value=-1)
+    else:
+        parameter.add_(direction, alpha=-rate)
 
 
 def build_optimizer(
@@ -80,6 +116,8 @@ def build_optimizer(
     arithmetic: torch.dtype = torch.float32,
     scales: Mapping[nn.Parameter, float] | None = None,
     until: Mapping[nn.Parameter, float] | None = None,
+    *,
+    record: bool = False,
 ) -> torch.optim.Optimizer:
     """Build the optimizer of a network's `parameter_groups`.
 
@@ -90,6 +128,7 @@ def build_optimizer(
         arithmetic: dtype of Muon's matrix products.
         scales: factors on the learning rates of single parameters, 1 by default; stored as `scale` of each group.
         until: fractions of all steps up to which single parameters are trained, 1 by default; stored as `until`.
+        record: whether `MuonSGD` runs its steps as CUDA graphs.
 
     Raises:
         UnknownNameError: the optimizer is not known.
@@ -102,7 +141,8 @@ def build_optimizer(
             parts.setdefault(part, []).append(parameter)
     if not settings.per_image:
         return _timm_optimizer(parts, settings)
-    return MuonSGD([_own_group(part, params, settings, batch_size) for part, params in parts.items()], arithmetic)
+    groups = [_own_group(part, params, settings, batch_size) for part, params in parts.items()]
+    return MuonSGD(groups, arithmetic, record=record)
 
 
 class _Part(NamedTuple):
