@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from thirtytwo.errors import ImageError
-from thirtytwo.images.decode import decode, load_image, load_preview
+from thirtytwo.images.decode import decode, load_image, load_preview, load_small
 from thirtytwo.images.formats import heif_is_readable
 from thirtytwo.images.jpeg import draft_scale
 from thirtytwo.images.pixels import ResizeRule, resize
@@ -165,6 +165,32 @@ def test_load_image_is_decode_then_resize():
     data = encoded(noise_image(shape=(50, 70, 3)))
     loaded = load_image(data, 16, "pad")
     np.testing.assert_array_equal(loaded.pixels, resize(decode(data), 16, "pad"))
+
+
+@pytest.mark.parametrize("rule", ["crop", "pad", "squash"])
+@pytest.mark.parametrize("mode", ["RGB", "L", "P", "RGBA"])
+@pytest.mark.parametrize("orientation", [1, 3, 6])
+def test_an_image_of_the_right_size_keeps_its_pixels(mode: str, rule: ResizeRule, orientation: int) -> None:
+    image = Image.fromarray(noise_image(shape=(24, 24, 3))).convert(mode)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encoded(image, exif=exif.tobytes())
+    np.testing.assert_array_equal(load_image(data, 24, rule).pixels, decode(data))
+
+
+def test_small_images_are_loaded_as_others_are() -> None:
+    image = noise_image(shape=(20, 28, 3))
+    for kind in ("PNG", "JPEG"):
+        data = encoded(image, kind)
+        found, expected = load_small(data, 16, "crop", "a", 20 * 28), load_image(data, 16, "crop", "a")
+        assert found is not None
+        assert (found.width, found.height) == (expected.width, expected.height) == (28, 20)
+        np.testing.assert_array_equal(found.pixels, expected.pixels)
+        assert load_small(data, 16, "crop", "a", 20 * 28 - 1) is None
+    for kind in ("TIFF", "GIF", "WEBP", "BMP"):
+        assert load_small(encoded(image, kind), 16, "crop", "a", 10_000) is None, kind
+    with pytest.raises(ImageError, match=r"^a\.png is damaged or truncated"):
+        load_small(encoded(image)[:-40], 16, "crop", "a.png", 10_000)
 
 
 @pytest.mark.parametrize(

@@ -104,6 +104,27 @@ def load_image(
     return with_stream(decoded, source, name)
 
 
+_SMALL_FORMATS = ("PNG", "JPEG")
+"""Formats whose decoders need memory in proportion to the pixels alone."""
+
+
+def load_small(source: bytes, size: int, rule: ResizeRule, name: str, most_pixels: int) -> Loaded | None:
+    """As `load_image`, of a PNG or JPEG of at most `most_pixels`; None, without decoding, for any other image.
+
+    Raises:
+        ImageError: it cannot be read.
+    """
+
+    def decoded(stream: IO[bytes], label: str) -> Loaded | None:
+        image = open_image(stream, label, 1)  # as for headers
+        if image.width * image.height > most_pixels or image.format not in _SMALL_FORMATS:
+            return None
+        stored = image.size
+        return _fitted(image, stored, _load(image, label, size), label, size, rule, 0)
+
+    return with_stream(decoded, source, name)
+
+
 def _fitted(
     image: Image.Image,
     stored: tuple[int, int],

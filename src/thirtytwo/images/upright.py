@@ -68,6 +68,8 @@ class Upright:
 
     def _resample(self, box: Box, width: int, height: int) -> Pixels:
         """As `pixels.resampled` of a part of the image."""
+        if self._is_whole(box) and (width, height) == self._decoded_size and self.scale == 1:
+            return np.asarray(self._part((0, 0, width, height)))
         left, top, right, bottom = self._decoded(box)
         covering = floor(left), floor(top), ceil(right), ceil(bottom)
         across, down = (
@@ -78,6 +80,9 @@ class Upright:
         x, y = covering[:2]
         inner = ((left - x) / across, (top - y) / down, (right - x) / across, (bottom - y) / down)
         return np.asarray(part.resize((width, height), Image.Resampling.BICUBIC, box=inner))
+
+    def _is_whole(self, box: Box) -> bool:
+        return box == (0, 0, *self.size)
 
     def _decoded(self, box: Box) -> tuple[float, float, float, float]:
         """The place of a box in decoded pixels, of which the last row and column may lie partly beyond the image."""
@@ -108,7 +113,8 @@ class Upright:
             top, bottom = height - bottom, height - top
         if self.orientation in FLIPPED_ACROSS:
             left, right = width - right, width - left
-        part = self.image.crop((top, left, bottom, right) if self.sideways else (left, top, right, bottom))
+        own = (top, left, bottom, right) if self.sideways else (left, top, right, bottom)
+        part = self.image if own == (0, 0, *self.image.size) else self.image.crop(own)
         if self.convert is None and self.orientation == 1:
             return part
         pixels = apply_orientation(np.asarray(part) if self.convert is None else self.convert(part), self.orientation)

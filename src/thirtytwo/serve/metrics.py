@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
@@ -58,15 +59,24 @@ class Metrics:
         Gauge("thirtytwo_waiting", "Images that wait for their prediction.", registry=self._registry).set_function(
             waiting
         )
+        # prometheus_client's lookup of labels takes as long as counting
+        self._images: Callable[..., Counter] = cache(self.images.labels)
+        self._requests: Callable[..., Counter] = cache(self.requests.labels)
+        self._seconds: Callable[..., Histogram] = cache(self.seconds.labels)
 
     def count_images(self, model: str, entries: Sequence[Mapping[str, Any]]) -> None:
         """Count the entries of a response by result; a readable image is known or unknown."""
         unreadable = sum("error" in entry for entry in entries)
         known = sum(bool(entry.get("known")) for entry in entries)
-        self.images.labels(model, "unreadable").inc(unreadable)
+        self._images(model, "unreadable").inc(unreadable)
         if unreadable < len(entries):
-            self.images.labels(model, "known").inc(known)
-            self.images.labels(model, "unknown").inc(len(entries) - unreadable - known)
+            self._images(model, "known").inc(known)
+            self._images(model, "unknown").inc(len(entries) - unreadable - known)
+
+    def count_request(self, method: str, path: str, status: int, seconds: float) -> None:
+        """Count a response, `seconds` after the headers of its request."""
+        self._requests(method, path, str(status)).inc()
+        self._seconds(path).observe(seconds)
 
     def text(self) -> bytes:
         """All metrics in Prometheus' text format."""

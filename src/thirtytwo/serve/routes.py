@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,7 +14,6 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import ValidationError
 from starlette.requests import ClientDisconnect
 from starlette.responses import FileResponse, RedirectResponse, Response
-from starlette.routing import Route
 from starlette.staticfiles import StaticFiles
 
 from thirtytwo.errors import ModelFileError, did_you_mean
@@ -46,6 +45,7 @@ PAGE_POLICY = (
 )
 """Content-Security-Policy of /docs; Swagger UI sets styles of elements and embeds its icons."""
 
+_DEFAULTS = PredictParameters()
 _WATCH_AFTER = 0.5
 """Seconds from the end of a request's body until its connection is watched."""
 _MULTIPART_SCHEMA = {
@@ -69,19 +69,19 @@ _OPTIONAL_KEY: dict[str, Any] = {"security": [{}]}
 """Added to the key's requirement in the OpenAPI document: without THIRTYTWO_API_KEY, no key is required."""
 
 
-def prediction_route(service: Backend) -> Route:
+def prediction(service: Backend) -> Callable[[Request], Awaitable[Response]]:
     """`POST /predict` as it is handled: without FastAPI, whose work for a request exceeds all of the others' here."""
 
     async def predict(request: Request) -> Response:
         _check_key(service.settings, request)
-        parameters = _read_parameters(request)
+        parameters = _read_parameters(request) if request.scope["query_string"] else _DEFAULTS
         return Response(as_json(await _predict(service, request, parameters)), media_type=JSON)
 
-    return Route("/predict", predict, methods=["POST"], include_in_schema=False)
+    return predict
 
 
 def documented_prediction(service: Backend) -> APIRouter:
-    """`POST /predict` for the OpenAPI document; `prediction_route` handles its requests."""
+    """`POST /predict` for the OpenAPI document; `prediction` handles its requests."""
     router = APIRouter(dependencies=[_key_check(service)])
 
     @router.post(

@@ -77,9 +77,12 @@ def plain_problem(status: int, detail: str, headers: Mapping[str, str] | None = 
     return _response({"type": "about:blank", "title": title, "status": status, "detail": detail}, status, headers or {})
 
 
+_JSON = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
+
+
 def as_json(value: Any) -> bytes:
     """JSON in ASCII, which can represent any file name."""
-    return json.dumps(value, allow_nan=False, separators=(",", ":")).encode("ascii")
+    return _JSON.encode(value).encode("ascii")
 
 
 def _response(document: dict[str, Any], status: int, headers: Mapping[str, str]) -> Response:

@@ -17,7 +17,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from thirtytwo.errors import ImageError
-from thirtytwo.images.decode import load_image
+from thirtytwo.images.decode import load_image, load_small
 from thirtytwo.images.header import read_header
 from thirtytwo.images.open import MAX_PIXELS_VARIABLE
 from thirtytwo.images.render import LEAST
@@ -153,7 +153,7 @@ class _MultipartFiles:
             self._name = _file_name(options)
             self._field = options.get(b"name", b"").decode("utf-8", "replace")[:_MAX_NAME]
         elif self._header.lower() == b"content-type":
-            self._is_file |= _is_image_type(parse_options_header(self._value)[0])
+            self._is_file |= _is_image_type(self._value.partition(b";")[0].strip())
         self._header = self._value = b""
 
     def _headers_finished(self) -> None:
@@ -329,6 +329,8 @@ _SLOW_PIXELS = 25_000_000
 """Images with more pixels are slow to decode and are also decoded in the separate thread."""
 _TINY_BYTES, _TINY_PIXELS = 8192, 128 * 128
 """Images of at most this size take less time to decode than to hand to a thread."""
+_TINY_MEMORY = 2 * MB
+"""More than any of them needs to decode."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -368,6 +370,7 @@ class Decoder:
 
     def __init__(self, threads: int, max_pixels: int, max_bytes: int) -> None:
         self._max_pixels, self._max_bytes = max_pixels, max_bytes
+        self._accepts_tiny = max_pixels >= _TINY_PIXELS and max_bytes >= _TINY_MEMORY
         self._large_bytes = _TOTAL_MEMORY // threads
         self._memory = DecodingMemory(max_bytes, _BESIDE_LARGE)
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="thirtytwo-decode")
@@ -394,12 +397,13 @@ class Decoder:
 
     def _decode_tiny(self, upload: Upload, info: ModelInfo) -> DecodedUpload | UnreadableImage | None:
         """The result for a tiny image, in this thread; None for others."""
-        if len(upload.data) > _TINY_BYTES or info.input_size**2 > _TINY_PIXELS:
+        if len(upload.data) > _TINY_BYTES or info.input_size**2 > _TINY_PIXELS or not self._accepts_tiny:
             return None
-        checked = self._check(upload, info, view=False)
-        if isinstance(checked, UnreadableImage):
-            return checked
-        return _decode(upload, info, view=False) if checked.pixels <= _TINY_PIXELS else None
+        try:
+            loaded = load_small(upload.data, info.input_size, info.resize, upload.name, _TINY_PIXELS)
+        except ImageError as error:
+            return _unreadable(upload, error)
+        return None if loaded is None else DecodedUpload(upload.name, loaded.width, loaded.height, loaded.pixels, None)
 
     def _decode_all(
         self, uploads: Sequence[Upload], info: ModelInfo, view: bool
@@ -429,9 +433,7 @@ class Decoder:
         try:
             header = read_header(upload.data, upload.name)
         except ImageError as error:
-            # a client cannot set the variable, and a larger value would not raise the service's own limit
-            advice = MAX_PIXELS_VARIABLE not in (error.fix or "")
-            return UnreadableImage(upload.name, str(error) if advice else f"{error.message} Downscale the image first.")
+            return _unreadable(upload, error)
         width, height = header.width, header.height
         if width * height > self._max_pixels:
             limit = f"the limit of {self._max_pixels:,}"
@@ -445,11 +447,17 @@ class Decoder:
         return _Accepted(width * height, memory)
 
 
+def _unreadable(upload: Upload, error: ImageError) -> UnreadableImage:
+    # a client cannot set the variable, and a larger value would not raise the service's own limit
+    advice = MAX_PIXELS_VARIABLE not in (error.fix or "")
+    return UnreadableImage(upload.name, str(error) if advice else f"{error.message} Downscale the image first.")
+
+
 def _decode(upload: Upload, info: ModelInfo, view: bool) -> DecodedUpload | UnreadableImage:
     try:
         loaded = load_image(upload.data, info.input_size, info.resize, upload.name)
         side = min(LEAST, max(loaded.width, loaded.height))
         larger = load_image(upload.data, side, info.resize, upload.name).pixels if view else None
     except ImageError as error:
-        return UnreadableImage(upload.name, str(error))
+        return _unreadable(upload, error)
     return DecodedUpload(upload.name, loaded.width, loaded.height, loaded.pixels, larger)
