@@ -20,6 +20,7 @@ from thirtytwo.text import (
     duration,
     first_line,
     for_terminal,
+    image_rate,
     interval,
     listing,
     p_value,
@@ -251,3 +252,17 @@ def test_text_in_a_csv_file_is_no_formula_and_comes_back(text: str) -> None:
     ((cell, number),) = csv.reader(stream)
     assert not cell.startswith(("=", "+", "-", "@", "\t", "\r"))
     assert (csv_text(cell), number) == (text, "1")
+
+
+@pytest.mark.parametrize(
+    ("images", "seconds", "shown"),
+    [
+        (12_345, 10, "1,234 images/s"),
+        (99, 9, "11 images/s"),
+        (64, 10, "6.4 images/s"),
+        (64, 291, "0.22 images/s"),
+        (0, 3, "0 images/s"),
+    ],
+)
+def test_slow_rates_are_not_zero(images: float, seconds: float, shown: str) -> None:
+    assert image_rate(images, seconds) == shown

@@ -110,6 +110,13 @@ def size(count: float) -> str:
     return f"{count:.0f}{SPACE}{'byte' if count == 1 else 'bytes'}"
 
 
+def image_rate(images: float, seconds: float) -> str:
+    """Format the images of a second: `1,234 images/s`, `0.23 images/s`; 0 seconds count as the shortest time."""
+    rate = images / max(seconds, 1e-9)
+    digits = 0 if rate >= 10 or not rate else 1 if rate >= 1 else 2
+    return f"{rate:,.{digits}f} images/s"
+
+
 def counted(count: int, noun: str) -> str:
     """A number with a regular noun: `1 image`, `1,200 images`."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"

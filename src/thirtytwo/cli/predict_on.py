@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from thirtytwo.cli.console import log, log_default_model, log_skipped, show
 from thirtytwo.errors import DataError, OutputError, ThirtytwoError
-from thirtytwo.text import counted
+from thirtytwo.text import counted, image_rate
 
 if TYPE_CHECKING:
     from thirtytwo.inference.views import Tta
@@ -115,7 +115,7 @@ class _Line:
     def _rate(self) -> str:
         assert self._last is not None
         new, seconds = self._last.done - self._last.earlier, time.monotonic() - self._start
-        return f"{new / seconds:,.0f} images/s" if new and seconds > 1 else ""
+        return image_rate(new, seconds) if new and seconds > 1 else ""
 
     def close(self) -> None:
         """Remove the bar."""

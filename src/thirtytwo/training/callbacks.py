@@ -22,7 +22,7 @@ from thirtytwo.errors import DivergedError
 from thirtytwo.io import atomic_write
 from thirtytwo.progress import Bar, open_bar
 from thirtytwo.rundir import RunDir
-from thirtytwo.text import duration, for_terminal, percent
+from thirtytwo.text import duration, for_terminal, image_rate, percent
 from thirtytwo.training.hardware import UsageMeter, release_freed_memory
 from thirtytwo.training.module import ClassifierModule
 from thirtytwo.training.processes import current
@@ -158,7 +158,7 @@ class HistoryCallback(lightning.Callback):
             "train_accuracy": accuracy,
             **(_validation(trainer.callback_metrics) if self._validated else {}),
             "seconds": round(seconds, 3),
-            "images_per_second": round(self._images / max(seconds, 1e-9), 1),
+            "images_per_second": round(self._images / max(seconds, 1e-9), 2),
         }
         self.rows.append(row)
         if current().is_first:
@@ -205,8 +205,8 @@ class HistoryCallback(lightning.Callback):
 
     def _log_progress(self, trainer: lightning.Trainer) -> None:
         loss, accuracy = self._epoch_means()
-        rate = self._images / max(time.perf_counter() - self._epoch_start, 1e-9)
-        metrics = f"loss {loss:.3f}  accuracy {percent(accuracy)}  {rate:,.0f} images/s"
+        rate = image_rate(self._images, time.perf_counter() - self._epoch_start)
+        metrics = f"loss {loss:.3f}  accuracy {percent(accuracy)}  {rate}"
         title = self._epoch_title(trainer.current_epoch + 1)
         epochs = trainer.current_epoch + self._batches / trainer.num_training_batches
         if self._bar is not None:
@@ -258,7 +258,7 @@ def _metrics(row: Mapping[str, float]) -> str:
     ]
     if "val_accuracy" in row:
         parts.append(f"validation {percent(row['val_accuracy'])}")
-    parts += [f"{row['images_per_second']:,.0f} images/s", duration(row["seconds"])]
+    parts += [image_rate(row["images_per_second"], 1), duration(row["seconds"])]
     return "  ".join(parts)
 
 

@@ -343,8 +343,9 @@ def _load_best(net: Network, run: RunDir) -> None:
 
 @contextmanager
 def _quiet_lightning() -> Iterator[None]:
-    """Silence Lightning's warnings about intended settings."""
-    with quiet_loggers("lightning.pytorch", "lightning.fabric"), warnings.catch_warnings():
+    """Silence Lightning's warnings about intended settings, and one of torch.compile where there is no GPU."""
+    loggers = ("lightning.pytorch", "lightning.fabric", "torch.utils.cpp_extension")
+    with quiet_loggers(*loggers), warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="lightning")
         warnings.filterwarnings("ignore", message=".*lr_scheduler.step.*")
         yield
