@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 import stat
@@ -197,6 +198,15 @@ def test_a_full_disk_is_one_sentence(tmp_path: Path) -> None:
     assert "File too large" in done.stdout
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_temporary_file_that_is_written_atomically_is_named_by_the_file(tmp_path: Path) -> None:
+    target = tmp_path / "model.onnx"
+    with pytest.raises(OutputError) as caught, atomic_write(target) as temporary, atomic_write(temporary) as inner:
+        raise OSError(errno.ENOSPC, "No space left on device", str(inner))
+    assert caught.value.message == f"{target} could not be written: No space left on device."
+    assert "Free disk space" in str(caught.value.fix)
+    assert not list(tmp_path.iterdir())
 
 
 def test_numbered_directories_and_names(tmp_path: Path) -> None:

@@ -261,6 +261,8 @@ def test_text_in_a_csv_file_is_no_formula_and_comes_back(text: str) -> None:
         (99, 9, "11 images/s"),
         (64, 10, "6.4 images/s"),
         (64, 291, "0.22 images/s"),
+        (9.96, 1, "10.0 images/s"),
+        (64, 100_000, "0.00064 images/s"),
         (0, 3, "0 images/s"),
     ],
 )

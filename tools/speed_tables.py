@@ -226,9 +226,11 @@ def gpu_steps() -> str:
     lines = [f"| images | {' | '.join(f'step {name}' for name in names)} | first epoch compiled |"]
     lines.append(f"| --- |{' ---: |' * (len(names) + 1)}")
     for size in dict.fromkeys(name.partition(",")[0] for name in found):
-        cells = [f"{found[f'{size}, {name}']['ms_a_step']:.1f} ms" for name in names]
-        first = found[f"{size}, compiled"]["first"]
-        lines.append(f"| {' | '.join([size, *cells, f'{first:.1f} s'])} |")
+        timed = [found.get(f"{size}, {name}") for name in names]  # the last ones may be missing
+        cells = [f"{one['ms_a_step']:.1f} ms" if one else "" for one in timed]
+        compiled = found.get(f"{size}, compiled")
+        cells.append(f"{compiled['first']:.1f} s" if compiled else "")
+        lines.append(f"| {' | '.join([size, *cells])} |")
     side, place = next(iter(found.values())), whole["machine"]
     text = f"""
 Steps of {side["batch_size"]:,} images, medians of {side["epochs"] - 1} epochs of {side["steps"]} steps, one

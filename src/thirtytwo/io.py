@@ -63,6 +63,8 @@ def atomic_write(path: Path) -> Iterator[Path]:
         raise InputError(
             f"{os.fsdecode(error.filename)} could not be read: {reason}.", "Check the path and its permissions."
         ) from error
+    except OutputError as error:  # of a block that writes the temporary file atomically itself
+        raise OutputError(error.message.replace(str(temporary), str(path)), error.fix) from error
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)

@@ -111,9 +111,9 @@ def size(count: float) -> str:
 
 
 def image_rate(images: float, seconds: float) -> str:
-    """Format the images of a second: `1,234 images/s`, `0.23 images/s`; 0 seconds count as the shortest time."""
+    """Format images per second, below 10 with two significant digits: `1,234 images/s`, `0.23 images/s`."""
     rate = images / max(seconds, 1e-9)
-    digits = 0 if rate >= 10 or not rate else 1 if rate >= 1 else 2
+    digits = max(0, 1 - math.floor(math.log10(rate))) if rate > 0 else 0
     return f"{rate:,.{digits}f} images/s"
 
 

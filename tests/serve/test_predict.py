@@ -379,6 +379,20 @@ def test_a_bug_is_a_problem_without_inner_details(
     )
 
 
+def test_a_bug_in_any_other_route_is_the_same_problem(start_plain: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = start_plain(root_path="/images")
+
+    async def list_models() -> list[Any]:
+        raise ZeroDivisionError("division by zero")
+
+    monkeypatch.setattr(client.service, "list_models", list_models)  # type: ignore[attr-defined]
+    problem = client.get("/models")
+    assert (problem.status_code, problem.headers["content-type"]) == (500, "application/problem+json")
+    assert problem.json()["type"] == "/images/docs#bug"
+    assert "division" not in problem.text
+    assert 'thirtytwo_requests_total{method="GET",path="/models",status="500"} 1.0' in client.get("/metrics").text
+
+
 def test_no_cross_origin_access(client: TestClient, make: SimpleNamespace) -> None:
     sent = make.parts(("a.png", make.image()))
     answer = client.post("/predict", files=sent, headers={"Origin": "https://elsewhere.example"})

@@ -193,7 +193,14 @@ def test_steps_are_recorded_and_replayed(tmp_path: Path, monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize(
     ("changes", "recorded"),
-    [({}, True), ({"schedule__accumulate": 2}, False), ({"optimizer__sam": 0.05, "optimizer__name": "sgd"}, False)],
+    [
+        ({}, True),
+        ({"optimizer__name": "sgd"}, True),
+        ({"schedule__accumulate": 2}, False),
+        ({"optimizer__sam": 0.05, "optimizer__name": "sgd"}, False),
+        ({"optimizer__name": "timm_mars", "optimizer__lr": 0.01}, False),
+        ({"transfer__pretrained": "runs/other", "schedule__freeze": []}, False),
+    ],
 )
 def test_what_is_recorded(changes: dict[str, Any], recorded: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[nn.Module] = []

@@ -160,6 +160,25 @@ def test_resumed_equals_uninterrupted(
     assert history(tmp_path / "stopped") == history(tmp_path / "straight")
 
 
+def test_checkpoints_of_earlier_versions_can_be_resumed(
+    train: Train, tiny: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They held the network's weights a second time."""
+    recipe = tiny.recipe()
+    straight = train("straight", recipe)
+    with monkeypatch.context() as stopping:
+        stop_after(stopping, 4)
+        with pytest.raises(KeyboardInterrupt):
+            train("stopped", recipe)
+    last = tmp_path / "stopped" / "checkpoints" / "last.ckpt"
+    checkpoint = torch.load(last, weights_only=True)
+    weights = checkpoint["state_dict"]
+    assert all(name.startswith("net.") for name in weights)
+    checkpoint["state_dict"] = weights | {f"_run_{name}": value for name, value in weights.items()}
+    torch.save(checkpoint, last)
+    assert same_weights(straight, train("stopped", recipe, resume=True))
+
+
 def test_resuming_a_finished_run_does_not_train(train: Train, tiny: SimpleNamespace, tmp_path: Path) -> None:
     recipe = tiny.recipe()
     one = train("run", recipe)

@@ -161,8 +161,8 @@ class TrainSettings(Settings):
     compile: Literal["auto", "on", "off"] = "auto"
     """Whether to compile the network with torch.compile."""
     cuda_graphs: Literal["auto", "off"] = "auto"
-    """Whether training steps run as CUDA graphs: `auto` on an NVIDIA GPU, in one process, for FastNet without
-    `optimizer.sam` and `schedule.accumulate`."""
+    """Whether training steps run as CUDA graphs: `auto` on an NVIDIA GPU in one process, for FastNet with the optimizer
+    `muon` or `sgd`, unless `compile`, `optimizer.sam`, `schedule.accumulate` or `transfer.pretrained` is set."""
     threads: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = "auto"
     """Number of CPU threads for computation."""
     validate_every: int = Field(1, ge=1, le=1_000_000)

@@ -105,7 +105,7 @@ def load_image(
 
 
 _SMALL_FORMATS = ("PNG", "JPEG")
-"""Formats whose decoders need memory in proportion to the pixels alone."""
+"""Formats whose decoders need memory in proportion to the pixels, beside texts and profiles, which are limited."""
 
 
 def load_small(source: bytes, size: int, rule: ResizeRule, name: str, most_pixels: int) -> Loaded | None:

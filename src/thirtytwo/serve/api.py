@@ -114,6 +114,10 @@ def _problem(request: Request, error: Problem) -> Response:
     return error.response(request.scope["root_path"])
 
 
+def _bug(root_path: str) -> Response:
+    return Problem("bug", "The request failed because of a bug in the service.").response(root_path)
+
+
 def _gone(request: Request, error: ClientDisconnect) -> Response:
     return Response(status_code=_CLIENT_CLOSED)
 
@@ -125,6 +129,10 @@ def _add_error_handlers(app: FastAPI) -> None:
     @handled(Problem)
     async def problem(request: Request, error: Problem) -> Response:
         return _problem(request, error)
+
+    @handled(Exception)
+    async def bug(request: Request, error: Exception) -> Response:
+        return _bug(request.scope["root_path"])
 
     @handled(HTTPException)
     async def http(request: Request, error: HTTPException) -> Response:
@@ -167,7 +175,7 @@ def _route_scope(scope: Scope, prefix: str) -> tuple[Scope, str]:
 class _Instrumentation:
     """Outermost middleware: measures every request, and closes connections once the service is shutting down.
 
-    Passes `POST /predict` on by itself, as the layers of FastAPI take as long as decoding a small image.
+    Handles `POST /predict` itself, as the layers of FastAPI take as long as decoding a small image.
     """
 
     def __init__(self, app: ASGIApp, service: Backend) -> None:
@@ -201,7 +209,6 @@ class _Instrumentation:
         try:
             await app(routed, receive, send_counted)
         except Exception:
-            if not response_started:
-                bug = Problem("bug", "The request failed because of a bug in the service.")
-                await bug.response(routed["root_path"])(scope, receive, send_counted)
+            if not response_started:  # otherwise `_add_error_handlers` answered
+                await _bug(routed["root_path"])(scope, receive, send_counted)
             raise  # for the log

@@ -330,7 +330,7 @@ _SLOW_PIXELS = 25_000_000
 _TINY_BYTES, _TINY_PIXELS = 8192, 128 * 128
 """Images of at most this size take less time to decode than to hand to a thread."""
 _TINY_MEMORY = 2 * MB
-"""More than any of them needs to decode."""
+"""More than the pixels of any of them need to decode."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -158,7 +158,7 @@ class HistoryCallback(lightning.Callback):
             "train_accuracy": accuracy,
             **(_validation(trainer.callback_metrics) if self._validated else {}),
             "seconds": round(seconds, 3),
-            "images_per_second": round(self._images / max(seconds, 1e-9), 2),
+            "images_per_second": float(f"{self._images / max(seconds, 1e-9):.6g}"),
         }
         self.rows.append(row)
         if current().is_first:

@@ -161,7 +161,10 @@ def fit(
         options["cached_epochs"] = batches.cached_epochs
         history = HistoryCallback(run, loop.steps, recipe, **options)
         trainer = _trainer(recipe, run, hardware, [history, *callbacks, *_checkpoints(recipe, run, val is not None)])
-        _run_trainer(trainer, loop, batches, val_batches, run, resume)
+        try:
+            _run_trainer(trainer, loop, batches, val_batches, run, resume)
+        finally:
+            loop.release_graphs()
     current().parted.set()
     if recipe.train.keep == "best" and val is not None and current().is_first:  # it alone has the checkpoints
         _load_best(loop.net, run)
@@ -208,7 +211,7 @@ def build_training(
         loss_function=Loss(settings, weights if weights is None else weights.to(device)),
         plateau=Plateau(recipe.schedule, settings.monitor) if recipe.schedule.name == "plateau" else None,
         compile_net=hardware.compile,
-        record=hardware.cuda_graphs and not pretrained,  # transfer changes which layers normalize, and folds them
+        record=hardware.cuda_graphs,
         arithmetic=hardware.matrix_arithmetic,
     )
     return loop, batches, mean, std

@@ -58,7 +58,6 @@ class Hardware:
 REASONS = {
     "memory format": "convolutions are faster in this layout on CPU and GPU",
     "compile": "compilation takes longer than it saves in a short run",
-    "CUDA graphs": "a step of a small network starts at once instead of kernel by kernel",
 }
 """Why a setting has its value where it is `auto`."""
 
@@ -80,15 +79,14 @@ def choose_hardware(settings: TrainSettings, device: str) -> Hardware:
     precision, why_precision = _choose_precision(settings.precision, resolved)
     channels_last = settings.memory_format != "contiguous"
     compile_it = settings.compile == "on"
-    graphs = settings.cuda_graphs == "auto" and resolved.type == "cuda" and not (compile_it or current().several)
+    nvidia = resolved.type == "cuda" and torch.version.hip is None
+    graphs = settings.cuda_graphs == "auto" and nvidia and not (compile_it or current().several)
     threads, why_threads = _choose_threads(settings.threads)
     torch.set_num_threads(threads)
     resolved_values = {
         "memory format": (settings.memory_format, "channels_last" if channels_last else "contiguous"),
         "compile": (settings.compile, "on" if compile_it else "off"),
     }
-    if graphs:
-        resolved_values["CUDA graphs"] = (settings.cuda_graphs, "for FastNet")
     choices.append(Choice("precision", str(precision).removeprefix("torch."), why_precision))
     chosen = {"compile": "set in the recipe; the first step of each image size may take minutes"} if compile_it else {}
     choices += [

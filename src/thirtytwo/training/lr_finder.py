@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import cycle
 from typing import Any
 
@@ -67,7 +67,7 @@ def run_lr_finder(
     """
     with _preserve_generators(hardware.device):
         recipe = recipe.model_copy(update={"schedule": _without_accumulation(recipe)})
-        loop, batches, _, _ = build_training(recipe, train, hardware, initialized)
+        loop, batches, _, _ = build_training(recipe, train, replace(hardware, cuda_graphs=False), initialized)
         return run_lr_ramp(loop, batches, hardware, steps=steps, log=log)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -15,10 +16,10 @@ from thirtytwo.config.recipe import Recipe
 from thirtytwo.models import Network
 from thirtytwo.tensors import generator_for
 from thirtytwo.training.batches import Batch, TrainingBatches
-from thirtytwo.training.cuda_graphs import RecordedNetwork
+from thirtytwo.training.cuda_graphs import RecordedNetwork, can_record
 from thirtytwo.training.freezing import trained_until
 from thirtytwo.training.losses import Loss, distillation
-from thirtytwo.training.optimizers import build_optimizer
+from thirtytwo.training.optimizers import MuonSGD, build_optimizer
 from thirtytwo.training.processes import current
 from thirtytwo.training.sam import preserve_statistics, sam_closure
 from thirtytwo.training.schedules import Plateau, lr_factor
@@ -63,7 +64,7 @@ class ClassifierModule(lightning.LightningModule):
         self.plateau = plateau
         self._scales = scales
         self._arithmetic = arithmetic
-        self._record = record and net.can_be_recorded and recipe.schedule.accumulate == 1 and not recipe.optimizer.sam
+        self._record = record and can_record(recipe, net)
         self._train_net = self._trained_net(compile_net)
         self._trained_until = trained_until(net, recipe.schedule)
         self._step_metrics: dict[str, Tensor] | None = None
@@ -79,6 +80,15 @@ class ClassifierModule(lightning.LightningModule):
         if compile_net:  # each size of the schedule by itself; PyTorch's default is one network for all but the first
             return partial(torch.compile(self.net, dynamic=False))
         return partial(self.net)
+
+    def release_graphs(self) -> None:
+        """Free the memory of CUDA graphs, if steps ran as such; Lightning's references would keep it."""
+        if self._record:
+            self._train_net = partial(self.net)
+            for optimizer in self._trainer.optimizers if self._trainer is not None else []:
+                if isinstance(optimizer, MuonSGD):
+                    optimizer.release_graphs()
+            gc.collect()  # older versions of PyTorch have references in circles
 
     def configure_optimizers(self) -> Any:
         schedule = self.recipe.schedule

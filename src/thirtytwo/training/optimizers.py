@@ -42,7 +42,7 @@ class MuonSGD(torch.optim.Optimizer):
         defaults = {"lr": 0.1, "momentum": 0.85, "weight_decay": 0.0, "muon": False, "renormalise": False}
         super().__init__(groups, defaults)
         self._arithmetic = arithmetic
-        self._recorded = RecordedUpdate(self._update) if record else None
+        self._recorded = RecordedUpdate() if record else None
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -56,8 +56,13 @@ class MuonSGD(torch.optim.Optimizer):
         if self._recorded is None or not moved:
             self._update(rates)
         else:
-            self._recorded(moved, rates, self._fixed(moved))
+            self._recorded(self._update, moved, rates, self._fixed(moved))
         return loss
+
+    def release_graphs(self) -> None:
+        """Free the memory of CUDA graphs; later steps are recorded again."""
+        if self._recorded is not None:
+            self._recorded = RecordedUpdate()
 
     def _fixed(self, moved: list[Tensor]) -> Hashable:
         """What a step depends on, beside learning rates, parameters and gradients."""

@@ -33,6 +33,7 @@ from thirtytwo.models.base import check_options, preserve_modes, with_resolved_o
 from thirtytwo.models.ensemble import NAME as ENSEMBLE
 from thirtytwo.models.timm import fit_to_images
 from thirtytwo.rundir import RunDir
+from thirtytwo.training.cuda_graphs import can_record
 from thirtytwo.training.distillation import check_teacher, open_teacher
 from thirtytwo.training.fit import InitializedNetwork, initialize_network
 from thirtytwo.training.freezing import trained_until
@@ -270,6 +271,9 @@ def _resolve_with_network(
         stages = describe_stages(recipe, net, len(train), size)
         hardware = _with_choices(hardware, *initialized.start.choices, *stages)
     hardware = timed_precision(net, recipe, size, len(train.classes), hardware)
+    if hardware.cuda_graphs and can_record(recipe, net):
+        reason = "the kernels of a step are started together, which takes the CPU less time"
+        hardware = _with_choices(hardware, Choice("CUDA graphs", "on", reason))
     return _resolve_auto(recipe, hardware, size), hardware
 
 
