@@ -470,9 +470,8 @@ def reduced_teacher() -> Iterator[None]:
         fit.TrainingBatches = TrainingBatches  # type: ignore[attr-defined]
 
 
-WITH_GRAPHS = "with CUDA graphs"
 STEPS: dict[str, dict[str, Any]] = {
-    WITH_GRAPHS: {},
+    "with CUDA graphs": {},
     "without CUDA graphs": {"train.cuda_graphs": "off"},
     "compiled": {"train.compile": "on"},
 }
@@ -494,14 +493,12 @@ def run_steps(options: argparse.Namespace) -> None:
             print(size, name, found["fast"], flush=True)
             write(options, found)
 
-    usual, plain, compiled = STEPS if has_gpu() else (WITH_GRAPHS,) * 3
-    timed(usual)
-    if plain != usual:
-        timed(plain)
-    for name in (usual, plain):
+    *eager, compiled = STEPS
+    for name in eager if has_gpu() else eager[:1]:
+        timed(name)
         found["profile"][name] = largest_parts(STEPS[name], options)
         write(options, found)
-    if compiled != usual:
+    if has_gpu():  # last, as compiling takes longest
         timed(compiled)
     for mode in (None, "default", "reduce-overhead") if has_gpu() else (None,):
         speed = images_per_second(torch.channels_last, torch.bfloat16, options, mode)

@@ -48,8 +48,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from gpu import SWEEP, TINY, TINY_NETWORKS
-from sides import ALL_IMAGES, KEEPING, PORT, PORTS, Candidate, Port, Stage, flops_of, name_of, seconds_of, side
+from gpu import ALL_IMAGES, SWEEP, TINY, TINY_NETWORKS
+from sides import KEEPING, PORT, PORTS, Candidate, Port, Stage, flops_of, name_of, seconds_of, side
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from gpu import ALL_IMAGES
+
 PORT, KEEPING = "airbench94", "airbench94, keeping freed memory"
 PORTS = (PORT, KEEPING)
-ALL_IMAGES: dict[str, Any] = {"data.val_fraction": 0.0}
 
 
 @dataclass(frozen=True)

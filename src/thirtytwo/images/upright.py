@@ -68,7 +68,7 @@ class Upright:
 
     def _resample(self, box: Box, width: int, height: int) -> Pixels:
         """As `pixels.resampled` of a part of the image."""
-        if self._is_whole(box) and (width, height) == self._decoded_size and self.scale == 1:
+        if box == (0, 0, *self.size) and (width, height) == self._decoded_size and self.scale == 1:
             return np.asarray(self._part((0, 0, width, height)))
         left, top, right, bottom = self._decoded(box)
         covering = floor(left), floor(top), ceil(right), ceil(bottom)
@@ -80,9 +80,6 @@ class Upright:
         x, y = covering[:2]
         inner = ((left - x) / across, (top - y) / down, (right - x) / across, (bottom - y) / down)
         return np.asarray(part.resize((width, height), Image.Resampling.BICUBIC, box=inner))
-
-    def _is_whole(self, box: Box) -> bool:
-        return box == (0, 0, *self.size)
 
     def _decoded(self, box: Box) -> tuple[float, float, float, float]:
         """The place of a box in decoded pixels, of which the last row and column may lie partly beyond the image."""

@@ -110,15 +110,11 @@ def _schemas(model: type[BaseModel]) -> dict[str, Any]:
     return {**schema.pop("$defs", {}), model.__name__: schema}
 
 
-def _problem(request: Request, error: Problem) -> Response:
-    return error.response(request.scope["root_path"])
-
-
 def _bug(root_path: str) -> Response:
     return Problem("bug", "The request failed because of a bug in the service.").response(root_path)
 
 
-def _gone(request: Request, error: ClientDisconnect) -> Response:
+def _gone() -> Response:
     return Response(status_code=_CLIENT_CLOSED)
 
 
@@ -128,7 +124,7 @@ def _add_error_handlers(app: FastAPI) -> None:
 
     @handled(Problem)
     async def problem(request: Request, error: Problem) -> Response:
-        return _problem(request, error)
+        return error.response(request.scope["root_path"])
 
     @handled(Exception)
     async def bug(request: Request, error: Exception) -> Response:
@@ -141,7 +137,7 @@ def _add_error_handlers(app: FastAPI) -> None:
 
     @handled(ClientDisconnect)
     async def gone(request: Request, error: ClientDisconnect) -> Response:
-        return _gone(request, error)
+        return _gone()
 
 
 def _without_framework(handle: Callable[[Request], Awaitable[Response]]) -> ASGIApp:
@@ -152,9 +148,9 @@ def _without_framework(handle: Callable[[Request], Awaitable[Response]]) -> ASGI
         try:
             response = await handle(request)
         except Problem as error:
-            response = _problem(request, error)
-        except ClientDisconnect as error:
-            response = _gone(request, error)
+            response = error.response(scope["root_path"])
+        except ClientDisconnect:
+            response = _gone()
         await response(scope, receive, send)
 
     return app
