@@ -55,7 +55,7 @@ PLACES: dict[str, tuple[tuple[str, str], ...]] = {
         ("thirtytwo/images/discover.py", "finding files"),
         ("thirtytwo/images/", "decoding and resizing"),
         ("inference_collection.py:_create_inference_session", OPENING),
-        ("inference/model_file.py:open_session", OPENING),
+        ("inference/session.py:", OPENING),
         ("onnxruntime/capi/", RUNTIME),
         ("thirtytwo/inference/output.py", "writing the results"),
         ("thirtytwo/", "other code of thirtytwo"),
@@ -64,7 +64,7 @@ PLACES: dict[str, tuple[tuple[str, str], ...]] = {
         IMPORTING,
         ("thirtytwo/images/", "decoding and resizing"),
         ("inference_collection.py:_create_inference_session", OPENING),
-        ("inference/model_file.py:open_session", OPENING),
+        ("inference/session.py:", OPENING),
         ("onnxruntime/capi/", RUNTIME),
         ("multipart", "reading uploads"),
         ("thirtytwo/serve/uploads.py", "reading uploads"),
@@ -278,9 +278,12 @@ def sampled(out: Path, kind: str, words: Sequence[str]) -> int:
     start = time.perf_counter()
     sampler = Sampler(PLACES[kind], None if kind == "train" else RUNTIME)
     sampler.start()
-    from thirtytwo.cli.main import run_command
+    from thirtytwo.cli.start import main
 
-    code = run_command(words)
+    try:
+        main(words)
+    except SystemExit as exit:
+        code = int(exit.code or 0)
     seconds = time.perf_counter() - start
     found = {**_ranked(sampler.stop()), "wall_seconds": round(seconds, 2)}
     out.write_text(json.dumps(found), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Throughput of `Classifier.predict_iter` on a folder, relative to ONNX Runtime alone, and the cost of one JPEG.
+"""Throughput of `Classifier.predict_iter` on a folder, relative to ONNX Runtime alone.
 
     python benchmarks/predict.py MODEL [--data-root DIR] [--images 10000] [--repeats 5]
 
@@ -14,7 +14,6 @@ import json
 import os
 import platform
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -29,9 +28,9 @@ import onnxruntime
 from PIL import Image
 
 from thirtytwo.errors import ThirtytwoError
-from thirtytwo.inference.classifier import BATCHES, Classifier, Prediction
+from thirtytwo.inference.classifier import Classifier, Prediction
 from thirtytwo.inference.library import find_model, model_name
-from thirtytwo.inference.session import INPUT, MOST_THREADS, REQUIRED_OUTPUTS, open_session
+from thirtytwo.inference.session import BATCHES, INPUT, MOST_THREADS, REQUIRED_OUTPUTS, open_session
 from thirtytwo.io import write_json
 from thirtytwo.machine import cpu_count
 
@@ -39,40 +38,9 @@ RESULTS = Path(__file__).parent / "results" / "predict.json"
 BATCH_SIZES = (16, 32, 64, 128, 256)
 TARGET = 0.8
 
-# Runs `thirtytwo predict FILE --model MODEL`, then reports its peak memory and whether torch was imported.
-ONE_PICTURE = """
-import json, sys
-from thirtytwo.cli.main import main
-try:
-    main(sys.argv[1:])
-except SystemExit as exit:
-    code = exit.code
-lines = open("/proc/self/status").read().splitlines() if sys.platform == "linux" else []
-# Not ru_maxrss: under Linux a child starts with its parent's.
-peak = next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM")), None)
-print(json.dumps({"code": code, "peak_mb": peak, "torch": "torch" in sys.modules}), file=sys.stderr)
-"""
-
-# What the shortest script needs: Python, ONNX Runtime, and Pillow with a JPEG at the smallest scale that suffices.
-ONE_PLAIN = """
-import json, sys
-import numpy as np
-import onnxruntime
-from PIL import Image
-session = onnxruntime.InferenceSession(sys.argv[2], providers=["CPUExecutionProvider"])
-info = json.loads(session.get_modelmeta().custom_metadata_map["thirtytwo"])
-size = info["input_size"]
-image = Image.open(sys.argv[1])
-image.draft("RGB", (size, size))
-pixels = np.asarray(image.convert("RGB").resize((size, size), Image.Resampling.BICUBIC))
-probabilities = session.run(["probabilities"], {"images": pixels[None]})[0][0]
-for best in probabilities.argsort()[::-1][:5]:
-    print(info["classes"][best], probabilities[best])
-"""
-
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Throughput on a folder of files, and the cost of one JPEG.")
+    parser = argparse.ArgumentParser(description="Throughput on a folder of files.")
     parser.add_argument("model", nargs="?", help="model.onnx or run directory trained on CIFAR-10")
     parser.add_argument("--data-root", type=Path, default=os.environ.get("THIRTYTWO_DATA"))
     parser.add_argument("--images", type=int, default=10_000)
@@ -102,12 +70,11 @@ def main() -> int:
 
 
 def measure(model: Path, pixels: npt.NDArray[np.uint8], repeats: int) -> dict[str, Any]:
-    """Throughput of both sides on the same images, uint8 `(N, S, S, 3)`, and the cost of one JPEG."""
+    """Throughput of both sides on the same images, uint8 `(N, S, S, 3)`."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         files = write_images(pixels, folder / "images")
         throughput = measure_throughput(model, pixels, files, repeats)
-        single = measure_one_picture(model, folder / "photo.jpg", repeats)
     return {
         "what": "thirtytwo predict on a folder of PNG files compared with ONNX Runtime alone on decoded arrays",
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -118,7 +85,6 @@ def measure(model: Path, pixels: npt.NDArray[np.uint8], repeats: int) -> dict[st
             "architecture": open_session(model)[1].architecture,
         },
         **throughput,
-        "one_jpeg": single,
     }
 
 
@@ -180,48 +146,6 @@ def _rate(count: int, run: Any) -> float:
     start = time.perf_counter()
     run()
     return count / (time.perf_counter() - start)
-
-
-def measure_one_picture(model: Path, photo: Path, repeats: int) -> dict[str, Any]:
-    """Wall seconds and peak memory of a process that classifies one JPEG, for a small and a large one.
-
-    `overhead_seconds` is the difference to the shortest script with Python, ONNX Runtime and Pillow, in alternation.
-    """
-    noise = np.random.default_rng(0).integers(0, 256, (75, 100, 3), dtype=np.uint8)
-    found: dict[str, Any] = {}
-    # Python caches compiled modules by default, so the second start is the usual one.
-    settings = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
-    settings["PYTHONPYCACHEPREFIX"] = str(photo.parent / "compiled")
-    for label, size in (("1600x1200", (1600, 1200)), ("4000x3000", (4000, 3000))):
-        Image.fromarray(noise).resize(size).save(photo, quality=90)
-        command = [sys.executable, "-c", ONE_PICTURE, "predict", str(photo), "--model", str(model)]
-        plain = [sys.executable, "-c", ONE_PLAIN, str(photo), str(model)]
-        for words in (command, plain):  # once: compiled, and in memory
-            subprocess.run(words, capture_output=True, check=True, env=settings)
-        seconds, plain_seconds, costs = [], [], []
-        for _ in range(repeats):
-            plain_seconds.append(_seconds_of(plain, settings)[0])
-            taken, done = _seconds_of(command, settings)
-            seconds.append(taken)
-            costs.append(json.loads(done.stderr.splitlines()[-1]))
-        overhead = statistics.median(seconds) - statistics.median(plain_seconds)
-        found[label] = {
-            "n": repeats,
-            "median_seconds": round(statistics.median(seconds), 3),
-            "seconds": [round(value, 3) for value in seconds],
-            "plain_seconds": [round(value, 3) for value in plain_seconds],
-            "overhead_seconds": round(overhead, 3),
-            "peak_mb": max((cost["peak_mb"] for cost in costs if cost["peak_mb"]), default=None),
-            "torch_imported": any(cost["torch"] for cost in costs),
-            "exit_codes": sorted({cost["code"] for cost in costs}),
-        }
-    return found
-
-
-def _seconds_of(command: list[str], settings: dict[str, str]) -> tuple[float, subprocess.CompletedProcess[str]]:
-    start = time.perf_counter()
-    done = subprocess.run(command, capture_output=True, text=True, check=True, env=settings)
-    return time.perf_counter() - start, done
 
 
 def write_images(pixels: npt.NDArray[np.uint8], folder: Path) -> list[Path]:

@@ -49,6 +49,24 @@ def predict_folder() -> str:
     return "\n".join([*lines, "", text]) + "\n"
 
 
+def predict_one() -> str:
+    """Seconds of `predict` and of a plain script for one photograph."""
+    result = read_results("one_image")
+    if not result.get("models"):
+        return NOTHING
+    lines = [
+        "| model | JPEG | plain script | `thirtytwo predict` | difference | peak memory |",
+        "| --- | --- | ---: | ---: | ---: | ---: |",
+    ]
+    for name, sizes in result["models"].items():
+        for size, cost in sizes.items():
+            seconds = (f"{cost['median_seconds'][side]:.2f} s" for side in ("plain", "predict"))
+            cells = [f"`{name}`", size.replace("x", "×"), *seconds, f"{cost['more_seconds']:+.2f} s"]
+            lines.append(f"| {' | '.join(cells)} | {cost['peak_mb']:.0f} MB |")
+    text = f"Medians of {result['n']} processes each, in turn; {_cores(result)} of {result['hardware']['cpu']}"
+    return "\n".join([*lines, "", f"{text}, Python {result['python']}, {result['date'][:10]}."]) + "\n"
+
+
 def costs_serve() -> str:
     """The largest costs of the service under load."""
     return _costs("serve", "requests with")

@@ -228,6 +228,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "costs-import": speed_tables.costs_import,
     "costs-predict": speed_tables.costs_predict,
     "predict-folder": speed_tables.predict_folder,
+    "predict-one": speed_tables.predict_one,
     "costs-serve": speed_tables.costs_serve,
     "costs-train": speed_tables.costs_train,
     "data-commands": data_tables.data_commands,

@@ -1,6 +1,6 @@
 """`python -m thirtytwo` is the command `thirtytwo`."""
 
-from thirtytwo.cli.main import main
+from thirtytwo.cli.start import run
 
 if __name__ == "__main__":
-    main()
+    run()

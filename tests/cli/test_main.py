@@ -16,11 +16,9 @@ import pytest
 
 import thirtytwo
 from thirtytwo.cli.console import show_error, table_text
-from thirtytwo.cli.main import _open_model_ahead, expand_paths, run_command
+from thirtytwo.cli.main import expand_paths, run_command
 from thirtytwo.config.resolve import read_recipe
 from thirtytwo.errors import ThirtytwoError
-from thirtytwo.inference import session as session_module
-from thirtytwo.inference.library import bundled_models
 from thirtytwo.io import write_text
 
 NO_EXTRA = """
@@ -439,34 +437,3 @@ def test_invalid_values_are_named_without_terms_of_pydantic(
 def test_file_names_made_from_long_names_are_shortened(tiny: SimpleNamespace) -> None:
     tiny.folder(Path("n" * 255), 12)
     assert run_command(["data", "show", "n" * 255, "--recipe", "fast"]) == 0
-
-
-@pytest.mark.parametrize(
-    ("words", "opened"),
-    [
-        (["--model", "cifar10-tiny"], "cifar10-tiny"),
-        (["--model=cifar10-tiny", "--top", "3"], "cifar10-tiny"),
-        (["--top", "3"], "imagenet"),
-        (["--model", "no-such-model"], None),
-        (["--model", "hf:someone/model"], None),
-        (["--on", "ray"], None),
-        (["--help"], None),
-        (["."], None),
-        ([".", "--model", "cifar10-tiny"], None),
-        (["photos/*.jpg"], None),
-        (["@photos.txt"], None),
-        (["-"], None),
-        ([f"{number}.jpg" for number in range(62)], "imagenet"),
-        ([f"{number}.jpg" for number in range(63)], None),
-    ],
-)
-def test_the_command_line_opens_the_model_that_it_names(words: list[str], opened: str | None) -> None:
-    session_module._ahead.clear()
-    _open_model_ahead(["predict", "photo.jpg", *words])
-    assert [path for path, _ in session_module._ahead] == [bundled_models()[name] for name in (opened,) if name]
-
-
-def test_the_command_line_opens_the_model_of_a_run_directory(colour_model: Path) -> None:
-    session_module._ahead.clear()
-    _open_model_ahead(["predict", "photo.jpg", "--model", str(colour_model.parent)])
-    assert [path for path, _ in session_module._ahead] == [colour_model]

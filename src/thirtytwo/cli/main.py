@@ -7,11 +7,9 @@ Exit codes: 0 success, 1 a bug (with traceback), 2 invalid user input (one messa
 from __future__ import annotations
 
 import errno
-import glob
 import os
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from copy import copy
 from itertools import pairwise
 from pathlib import Path
@@ -339,7 +337,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # names that cannot be encoded must not end the run
-    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # it would search all installed packages for them
     sys.exit(run_command(arguments))
 
 
@@ -349,8 +346,6 @@ def run_command(arguments: Sequence[str] | None = None) -> int:
     try:
         with own_process(), interrupted_by_sigterm(), brief_warnings(), quiet_loggers("matplotlib"):
             _refuse_empty(given)
-            if list(given[:1]) == ["predict"]:
-                _open_model_ahead(given)
             command = typer.main.get_command(_with_one_command(given[0]) if given else app)
             code = command.main(expand_paths(given), prog_name="thirtytwo", standalone_mode=False)
         sys.stdout.flush()
@@ -397,37 +392,6 @@ def _refuse_empty(given: Sequence[str]) -> None:
                 f"An argument of thirtytwo {given[0]} is empty." if given[0] else "The command is empty.",
                 "Check whether a variable in the command line is unset.",
             )
-
-
-def _open_model_ahead(given: Sequence[str]) -> None:
-    """Start to open the model of a command line of `predict`; parsing it imports pydantic, which takes about as long.
-
-    Not if there may be many images, for which the model is opened with a share of the threads for each of several
-    batches. Anything wrong with the model is reported where it is used.
-    """
-    from thirtytwo.inference.classifier import MANY
-    from thirtytwo.inference.hub import PREFIX
-    from thirtytwo.inference.library import default_model, find_model
-    from thirtytwo.inference.session import open_ahead
-
-    if any(word in ("-h", "--help") or word.partition("=")[0] == "--on" for word in given):
-        return
-    named = [value for option, value in pairwise(given) if option == "--model"]
-    named += [word.removeprefix("--model=") for word in given if word.startswith("--model=")]
-    if len(named) > 1 or any(name.startswith(PREFIX) for name in named):
-        return
-    with suppress(ThirtytwoError, OSError, ValueError):
-        if len(given) > MANY or any(_names_several(word) for word in given if word not in named):
-            return
-        open_ahead(find_model(named[0]) if named else default_model())
-
-
-def _names_several(word: str) -> bool:
-    """Whether an argument may be a folder, a glob or a list of images."""
-    from thirtytwo.images.lists import LIST_MARK
-    from thirtytwo.io import is_directory
-
-    return word == "-" or word.startswith(LIST_MARK) or glob.has_magic(word) or is_directory(Path(word))
 
 
 def _with_one_command(name: str) -> typer.Typer:

@@ -44,8 +44,9 @@ def predict(
     """
     from thirtytwo.images.discover import find_images
     from thirtytwo.images.lists import expand_lists
-    from thirtytwo.inference.classifier import BATCHES, MANY, load
+    from thirtytwo.inference.classifier import load
     from thirtytwo.inference.library import default_model
+    from thirtytwo.inference.session import BATCHES, MANY
 
     out = None if out == STDOUT else out
     format = format_for(out, chosen_format)

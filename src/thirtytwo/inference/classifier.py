@@ -50,11 +50,6 @@ _BATCH = 32  # larger ones gain nothing on a CPU and lose its cache
 BATCH_PIXELS = 8 * 224**2
 """Largest number of pixels in a batch: the memory of a run grows with them, and ONNX Runtime keeps it."""
 _CHUNK = 8  # images per task of a decoding thread
-BATCHES = 2
-"""Batches of a model that run at a time where there are many images, each on its share of the threads and of a batch:
-threads of one batch wait for each other at every layer, and smaller batches stay in a processor's cache."""
-MANY = 64
-"""Smallest number of images that are classified in `BATCHES` batches at a time."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,11 @@ if TYPE_CHECKING:
 INPUT = "images"
 MOST_THREADS = 16
 """Default maximum number of CPU threads of one run."""
+BATCHES = 2
+"""Batches of a model that run at a time where there are many images, each on its share of the threads and of a batch:
+threads of one batch wait for each other at every layer, and smaller batches stay in a processor's cache."""
+MANY = 64
+"""Smallest number of images that are classified in `BATCHES` batches at a time."""
 REQUIRED_OUTPUTS = ("probabilities", "logits")
 KNOWN_SCORE = "known_score"
 USE_TRAINED = "Give a model.onnx written by thirtytwo train, or its run directory."

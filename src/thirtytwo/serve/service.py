@@ -20,9 +20,9 @@ import numpy as np
 from thirtytwo.errors import ServiceError, did_you_mean
 from thirtytwo.explain.overlay import overlay
 from thirtytwo.images.render import for_display, png
-from thirtytwo.inference.classifier import BATCHES, Classifier, Prediction, UnreadableImage
+from thirtytwo.inference.classifier import Classifier, Prediction, UnreadableImage
 from thirtytwo.inference.library import bundled_models, default_model, find_model, model_name
-from thirtytwo.inference.session import MOST_THREADS
+from thirtytwo.inference.session import BATCHES, MOST_THREADS
 from thirtytwo.machine import cpu_count
 from thirtytwo.serve.batching import Batcher
 from thirtytwo.serve.limits import RequestLimits, Reservation

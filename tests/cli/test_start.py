@@ -1,0 +1,114 @@
+"""The entry point: the model that it opens ahead, and the end of the process."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import thirtytwo.inference.session as session_module
+from thirtytwo.cli.start import open_model_ahead
+from thirtytwo.inference.library import bundled_models
+
+
+@pytest.mark.parametrize(
+    ("words", "opened"),
+    [
+        (["--model", "cifar10-tiny"], "cifar10-tiny"),
+        (["--model=cifar10-tiny", "--top", "3"], "cifar10-tiny"),
+        (["--top", "3"], "imagenet"),
+        (["--model", "no-such-model"], None),
+        (["--model", "hf:someone/model"], None),
+        (["--on", "ray"], None),
+        (["--help"], None),
+        (["."], None),
+        ([".", "--model", "cifar10-tiny"], None),
+        (["photos/*.jpg"], None),
+        (["@photos.txt"], None),
+        (["-"], None),
+        ([f"{number}.jpg" for number in range(62)], "imagenet"),
+        ([f"{number}.jpg" for number in range(63)], None),
+    ],
+)
+def test_the_command_line_opens_the_model_that_it_names(words: list[str], opened: str | None) -> None:
+    session_module._ahead.clear()
+    open_model_ahead(["predict", "photo.jpg", *words])
+    assert [path for path, _ in session_module._ahead] == [bundled_models()[name] for name in (opened,) if name]
+
+
+def test_the_command_line_opens_the_model_of_a_run_directory(colour_model: Path) -> None:
+    session_module._ahead.clear()
+    open_model_ahead(["predict", "photo.jpg", "--model", str(colour_model.parent)])
+    assert [path for path, _ in session_module._ahead] == [colour_model]
+
+
+RUN = """
+import atexit, sys, threading, time
+atexit.register(print, "at exit")
+class Kept:
+    def __del__(self):
+        print("freed")
+kept = [Kept()]
+kept.append(kept)
+{more}
+from thirtytwo.cli.start import run
+run()
+"""
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    path = tmp_path / "photo.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)).save(path)
+    return path
+
+
+def run(*arguments: str, more: str = "") -> subprocess.CompletedProcess[str]:
+    """Run `thirtytwo` in a process that says what it does at its end."""
+    command = [sys.executable, "-c", RUN.format(more=more), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+
+
+def test_a_command_that_is_done_ends_without_freeing_its_memory(photo: Path) -> None:
+    done = run("predict", str(photo), "--format", "csv", "--model", "cifar10-tiny")
+    assert (done.returncode, done.stderr) == (0, "")
+    *_, result, last = done.stdout.splitlines()
+    assert result.startswith(str(photo))
+    assert last == "at exit"
+
+
+def test_whole_output_arrives_where_it_is_collected(photo: Path) -> None:
+    for number in range(999):
+        (photo.parent / f"{number}.png").write_bytes(photo.read_bytes())
+    done = run("predict", str(photo.parent), "--format", "json", "--top", "10", "--model", "cifar10-tiny")
+    assert len(json.loads(done.stdout.removesuffix("at exit\n"))) == 1_000
+
+
+@pytest.mark.parametrize(
+    ("arguments", "more", "code"),
+    [
+        (["predict", "no-such-file.jpg"], "", 2),
+        (["recipes"], "sys.modules['torch'] = None", 0),
+        (["recipes"], "threading.Thread(target=lambda: (time.sleep(2), print('thread ends'))).start()", 0),
+    ],
+    ids=["an error", "with PyTorch", "with a thread"],
+)
+def test_other_processes_end_as_usual(arguments: list[str], more: str, code: int) -> None:
+    done = run(*arguments, more=more)
+    assert done.returncode == code
+    assert done.stdout.endswith("at exit\nfreed\n")
+    assert ("thread ends" in done.stdout) == ("Thread" in more)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, which is on Linux")
+def test_output_that_cannot_be_written_is_an_error() -> None:
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-m", "thirtytwo", "recipes"]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=120)
+    assert done.returncode == 2
+    assert "Cannot write the output: No space left on device" in done.stderr
