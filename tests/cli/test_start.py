@@ -86,7 +86,7 @@ def test_whole_output_arrives_where_it_is_collected(photo: Path) -> None:
     for number in range(999):
         (photo.parent / f"{number}.png").write_bytes(photo.read_bytes())
     done = run("predict", str(photo.parent), "--format", "json", "--top", "10", "--model", "cifar10-tiny")
-    assert len(json.loads(done.stdout.removesuffix("at exit\n"))) == 1_000
+    assert len(json.loads(done.stdout.partition("at exit")[0])) == 1_000
 
 
 @pytest.mark.parametrize(
@@ -112,3 +112,27 @@ def test_output_that_cannot_be_written_is_an_error() -> None:
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=120)
     assert done.returncode == 2
     assert "Cannot write the output: No space left on device" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["train", "no-such-data"], "Unknown data set 'no-such-data'"),
+        (["train", "./no-such-data"], "There is no folder './no-such-data'"),
+        (["train", "digits", "--recipe", "no-such-recipe"], "Unknown recipe 'no-such-recipe'"),
+        (["train", "digits", "--run", "."], ". exists and is not empty."),
+        (["train", "digits", "--resume", "--run", "no-such-run"], "There is no run directory 'no-such-run'"),
+        (["tune", "no-such-data"], "Unknown data set 'no-such-data'"),
+        (["ensemble", "no-such-run", "other"], "There is no run directory 'no-such-run'"),
+        (["export", "no-such-model", "--format", "onnx-int8"], "Unknown model 'no-such-model'"),
+    ],
+)
+def test_names_are_checked_before_pytorch_is_imported(arguments: list[str], said: str, photo: Path) -> None:
+    more = "import importlib.machinery as m; find = m.PathFinder.find_spec\n"
+    more += "m.PathFinder.find_spec = lambda n, *a: find(n, *a) if n != 'torch' else print('imports torch')"
+    program = RUN.format(more=more)
+    command = [sys.executable, "-c", program, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, cwd=photo.parent)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"thirtytwo: {said}")
+    assert "imports torch" not in done.stdout

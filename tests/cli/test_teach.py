@@ -68,6 +68,13 @@ def test_a_folder_becomes_a_model_that_predicts(
     assert json.loads(capsys.readouterr().out)[0]["top"] == "grape"
 
 
+def test_names_that_are_almost_the_same_are_named(teach: Callable[..., Output], tmp_path: Path) -> None:
+    paint(classes(tmp_path / "images") / "Grape", 6, (200, 20, 20))
+    code, _, log = teach(tmp_path / "images", "--out", tmp_path / "model.onnx")
+    assert code == 0
+    assert "The classes 'Grape' and 'grape' have almost the same name. If they are the same class" in log
+
+
 def test_the_same_seed_gives_the_same_file(teach: Callable[..., Output], tmp_path: Path) -> None:
     folder = classes(tmp_path / "images")
     files = [tmp_path / "a.onnx", tmp_path / "b.onnx"]

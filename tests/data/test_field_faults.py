@@ -223,11 +223,20 @@ def test_folders_without_permission_are_left_out_and_named(place, mode, unprivil
     named = [finding for finding in findings if place in finding.what]
     assert [finding.severity for finding in named] == ["warning"]
     assert "ermission" in named[0].what
-    if place != "a/private":
-        assert find_class_files(root).files.keys() == {"a", "b"}
     images, skipped = find_images([root])
     assert len(images) == 8
     assert [path for path, reason in skipped if "ermission" in reason] == [root / place]
+    assert load_dataset(str(root), skip_unreadable=True).classes == ("a", "b")
+    if place == "lost+found":
+        assert load_dataset(str(root)).classes == ("a", "b")
+        assert find_class_files(root).files.keys() == {"a", "b"}
+    else:
+        with pytest.raises(DataError, match=f"The folder {place} of .* cannot be read: Permission denied") as raised:
+            load_dataset(str(root))
+        assert "--skip-unreadable" in str(raised.value.fix)
+        with pytest.raises(DataError, match=f"The folder {place} of .* cannot be read") as raised:
+            find_class_files(root)
+        assert raised.value.fix == "Correct its permissions."
     (root / place).chmod(0o700)
 
 
@@ -235,8 +244,10 @@ def test_a_class_without_permission_is_named_where_only_one_remains(unprivileged
     monkeypatch.setenv("THIRTYTWO_CACHE", str(unprivileged / "cache"))
     root = folders(unprivileged / "set", "a", "b")
     (root / "b").chmod(0)
-    with pytest.raises(DataError, match="b: cannot be read"):
+    with pytest.raises(DataError, match="b of .* cannot be read"):
         load_dataset(str(root))
+    with pytest.raises(DataError, match="b: cannot be read"):
+        load_dataset(str(root), skip_unreadable=True)
 
 
 @pytest.mark.parametrize(

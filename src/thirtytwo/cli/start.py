@@ -17,6 +17,9 @@ from pathlib import Path
 
 from thirtytwo.errors import ThirtytwoError
 
+_THREAD_SECONDS = 0.05
+"""How long the end waits for a thread: those that decoded images may not have ended yet."""
+
 
 def run() -> None:
     """Run the command line of this process and end the process with its code."""
@@ -34,6 +37,9 @@ def _end_process() -> None:
     Functions registered with `atexit` run. Not with other threads, whose end Python waits for, or with PyTorch, whose
     libraries release devices at the end.
     """
+    for thread in threading.enumerate():
+        if thread is not threading.current_thread():
+            thread.join(_THREAD_SECONDS)
     if threading.active_count() > 1 or "torch" in sys.modules:
         return
     atexit._run_exitfuncs()

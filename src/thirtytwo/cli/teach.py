@@ -32,6 +32,7 @@ def teach(folder: Path, *, out: Path, base: str | None, views: int | None, seed:
     check_writable(out, force=force, format="ONNX")
     log_new_folder(out)
     require("onnx", "app")  # before anything slow
+    from thirtytwo.doctor.checks.similar_names import SimilarNames, similar_names, similar_names_text
     from thirtytwo.doctor.near_duplicates import find_alike
     from thirtytwo.fewshot import RESIZE, choose_base, find_class_files, fit_linear_probe, load_classes, validate_counts
     from thirtytwo.inference.classifier import Classifier
@@ -45,6 +46,8 @@ def teach(folder: Path, *, out: Path, base: str | None, views: int | None, seed:
     pixels, problems = load_classes(found.files, classifier.info.input_size, RESIZE)
     for note in _summaries(found.skipped, problems):
         log(note)
+    for names in similar_names(found.files):
+        log(f"{similar_names_text(names)} {SimilarNames.fix}")
     probe = fit_linear_probe(classifier, pixels, views=views, resize=RESIZE, seed=seed)
     if copies := sum(map(len, pixels.values())) - sum(probe.counts):
         log(f"Left out images that are copies of others of their class: {copies:,}.")

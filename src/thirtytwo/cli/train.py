@@ -112,6 +112,7 @@ def train(
     if apply is not None and overrides.get("data.fix_plan", str(apply)) != str(apply):
         raise typer.BadParameter("--apply and --set data.fix_plan name two plans of fixes: give one.")
     overrides |= {} if apply is None else {"data.fix_plan": str(apply)}
+    check_names(data, recipe, run, resume=resume, data_root=data_root)
     shared: dict[str, Any] = {
         "recipe": recipe,
         "overrides": overrides,
@@ -143,6 +144,27 @@ def train(
     if trained.metrics:
         show_metrics(trained.metrics)
     show(str(trained.path))
+
+
+def check_names(data: str, recipe: str | None, run: Path | None, *, resume: bool, data_root: Path | None) -> None:
+    """Check that what a command line names is there, before PyTorch is imported, which takes seconds.
+
+    Whatever else is wrong is found by the training.
+
+    Raises:
+        ThirtytwoError: there is no such data, recipe or run to resume, or the directory of a new run is in use.
+    """
+    from thirtytwo.config.resolve import read_recipe_values
+    from thirtytwo.data.load import parse
+    from thirtytwo.rundir import RunDir
+
+    if run is not None and not resume:
+        RunDir.refuse_used(run)
+    parse(data, data_root=data_root)
+    if recipe is not None:
+        read_recipe_values(recipe)
+    if run is not None and resume and not run.is_dir():
+        RunDir.open(run)
 
 
 def refuse_processes(option: str, devices: int | None, nodes: int | None) -> None:
@@ -251,6 +273,7 @@ def tune(
 
     The last output line is the file of the best recipe.
     """
+    check_names(data, recipe, None if resume else run, resume=resume, data_root=data_root)
     for module in ("torch", "lightning", "optuna"):
         require(module, "train")
     from thirtytwo.config.resolve import parse_overrides

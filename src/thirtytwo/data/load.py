@@ -173,14 +173,18 @@ def _with_fixes(spec: Spec, request: Request, plan: FixPlan) -> DataSet:
     return replace(data, thinned=np.array(hashes, dtype=np.uint64), fixes=fixed.counts)
 
 
-def open_undecoded(spec: str, *, data_root: Path | None = None) -> UndecodedDataSet:
+def open_undecoded(spec: str, *, data_root: Path | None = None, skip_unreadable: bool = True) -> UndecodedDataSet:
     """Open a data set as stored, without decoding its images; one that is made in memory has PNG files in their place.
+
+    Folders that cannot be read are left out with `skip_unreadable`, else they raise a DataError.
 
     Raises:
         UnknownNameError, DataError, OfflineError: as `load_dataset`.
     """
     found = parse(spec, data_root=data_root)
-    return _open(found, Request(_root(data_root), options=_own_options(found), whole=True, spec=spec))
+    unreadable: list[ImageError] | None = [] if skip_unreadable else None
+    request = Request(_root(data_root), options=_own_options(found), whole=True, spec=spec, unreadable=unreadable)
+    return _open(found, request)
 
 
 def _open(spec: Spec, request: Request) -> UndecodedDataSet:
@@ -221,7 +225,8 @@ def survey(spec: str, *, data_root: Path | None = None) -> Survey:
     found = parse(spec, data_root=data_root)
     request = Request(_root(data_root), options=_own_options(found))
     if found.kind == "folder":
-        return survey_of(open_local(expand_home(found.name), request))
+        # a folder that cannot be read is for the reader to report
+        return survey_of(open_local(expand_home(found.name), replace(request, unreadable=[])))
     if found.kind == "hub" and found.name not in cifar.KNOWN:
         return survey_of(open_hub(found.name, request))
     data = _reader(found)(request)

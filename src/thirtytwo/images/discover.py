@@ -40,6 +40,9 @@ _SYSTEM_FOLDERS = frozenset(
 """Hidden folders that programs create; others may have been meant as classes."""
 
 UNREADABLE = "cannot be read"
+"""How the reason starts why a folder was skipped that may not be read."""
+REPAIRED = "lost+found"
+"""Folder of a file system, for files that it recovers, which only its administrator may read."""
 _EMPTY = "folder without images"
 HEIC = f"HEIC image, which cannot be read here. {HEIF_INSTALL}"
 _BMP = re.compile(rb"BM....\0\0\0\0....[\x0c\x28\x34\x38\x40\x6c\x7c]\0\0\0", re.DOTALL)

@@ -304,6 +304,15 @@ def test_unreadable_images(make, tmp_path):
     assert "a/1.png" in done.skipped[0]
 
 
+def test_a_folder_without_permission(make, unprivileged):
+    root = make.tree(unprivileged / "in", {"a": 3, "b": 3, "c": 3})
+    (root / "b").chmod(0)
+    with pytest.raises(DataError, match=r"The folder b of .* cannot be read: Permission denied"):
+        export_dataset(str(root), "folder", unprivileged / "out")
+    done = export_dataset(str(root), "folder", unprivileged / "out", skip_unreadable=True)
+    assert done.images == {"train": 6}
+
+
 @pytest.mark.parametrize("format", ["folder", "csv", "parquet", "webdataset", "npz"])
 def test_images_whose_header_alone_can_be_read(make, tmp_path, format):
     """An image that is cut short in its pixels is as unreadable as one without a header."""

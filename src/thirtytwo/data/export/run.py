@@ -110,7 +110,7 @@ def export_dataset(
     _check_out(out, spec, force=force)
     work = _work_of(out)
     _check_unfinished(work, resume=resume, force=force)
-    data = _opened(spec, data_root)
+    data = _opened(spec, data_root, skip_unreadable=skip_unreadable)
     survey = _survey(data, skip_unreadable=skip_unreadable, checking=checking)
     plan = _plan(data, survey)
     writer = kind(work, plan)
@@ -140,12 +140,12 @@ def _work_of(out: Path) -> Path:
     return out.with_name(f"{out.name}.partial")
 
 
-def _opened(spec: str, data_root: Path | None) -> UndecodedDataSet:
+def _opened(spec: str, data_root: Path | None, *, skip_unreadable: bool) -> UndecodedDataSet:
     if IMBALANCE in parse(spec).options:
         raise DataError(
             f"{spec} is a subset by {IMBALANCE}, which is chosen by decoded images.", f"Leave out ?{IMBALANCE}=…."
         )
-    return open_undecoded(spec, data_root=data_root)
+    return open_undecoded(spec, data_root=data_root, skip_unreadable=skip_unreadable)
 
 
 def _check_out(out: Path, spec: str, *, force: bool) -> None:

@@ -25,6 +25,8 @@ from thirtytwo.data.undecoded import UndecodedDataSet, UndecodedPart
 from thirtytwo.errors import DataError
 from thirtytwo.images.discover import (
     HEIC,
+    REPAIRED,
+    UNREADABLE,
     has_image_content,
     hidden_classes,
     is_folder,
@@ -53,13 +55,15 @@ def open_folder(root: Path, request: Request) -> UndecodedDataSet:
     folder. `files` are relative to `root`.
 
     Raises:
-        DataError: no images, only one class of folders with folders inside, or two folders for one split.
+        DataError: no images, only one class of folders with folders inside, two folders for one split, or a folder that
+            cannot be read and is not to be left out.
     """
     refuse_options(request, str(root), ())
     skipped: list[str] = []
     warnings: list[str] = []
     folders = _split_folders(root, skipped, request.whole)
-    found = {name: _labelled(root, folder, skipped, warnings) for name, folder in folders.items()}
+    leave_out = "; thirtytwo train leaves it out with --skip-unreadable" if request.unreadable is None else None
+    found = {name: _labelled(root, folder, skipped, warnings, leave_out) for name, folder in folders.items()}
     classes = tuple(sorted({label for images in found.values() for label, _ in images}, key=natural_key))
     if len(classes) == 1 and not request.whole:
         _hint_one_deeper(root / classes[0])
@@ -83,7 +87,7 @@ def class_images(root: Path) -> tuple[dict[str, list[Path]], list[str]]:
     empty list.
 
     Raises:
-        DataError: no images, or split folders without `train`.
+        DataError: no images, split folders without `train`, or a folder that cannot be read.
     """
     skipped: list[str] = []
     warnings: list[str] = []
@@ -92,7 +96,7 @@ def class_images(root: Path) -> tuple[dict[str, list[Path]], list[str]]:
         f"skipped {_relative(root, path)}: not in the train folder" for name, path in splits.items() if name != "train"
     ]
     folder = splits["train"]
-    labelled = _labelled(root, folder, skipped, warnings)
+    labelled = _labelled(root, folder, skipped, warnings, "")
     found: dict[str, list[Path]] = {
         escape_bytes(entry.name): []
         for entry in _entries(folder)
@@ -131,10 +135,13 @@ def _split_folders(root: Path, skipped: list[str], whole: bool) -> dict[Split, P
     return splits
 
 
-def _labelled(root: Path, folder: Path, skipped: list[str], warnings: list[str]) -> list[tuple[str, Path]]:
+def _labelled(
+    root: Path, folder: Path, skipped: list[str], warnings: list[str], leave_out: str | None
+) -> list[tuple[str, Path]]:
     """Class name and path of each image of a split, by class in natural order.
 
-    Appends to `skipped` what was skipped, and to `warnings` what its owner should know about.
+    Appends to `skipped` what was skipped, and to `warnings` what its owner should know about. `leave_out` is
+    how to leave out a folder that cannot be read, which is an error; None: it is left out.
     """
     entries = _entries(folder)
     loose, passed_over = split_by_content(entry for entry in entries if not is_folder(entry))
@@ -146,6 +153,8 @@ def _labelled(root: Path, folder: Path, skipped: list[str], warnings: list[str])
             is_named = any(path == entry for path, _ in junk)
             passed_over += junk if inside or is_named else [*junk, (entry, _EMPTY)]
             images += [(escape_bytes(entry.name), path) for path in inside]
+    if leave_out is not None:
+        _refuse_closed(root, passed_over, leave_out)
     notes, serious = _notes(root, passed_over)
     serious += [
         f"skipped {_relative(root, path)}: hidden folder with {count} images; rename it to use it as a class"
@@ -166,6 +175,23 @@ def _labelled(root: Path, folder: Path, skipped: list[str], warnings: list[str])
     skipped += notes
     warnings += serious
     return images
+
+
+def _refuse_closed(root: Path, passed_over: list[tuple[Path, str]], leave_out: str) -> None:
+    """Check that no folder was passed over because it cannot be read: its class, or part of it, would be missing.
+
+    Raises:
+        DataError: one was, other than the one that file systems keep for repairs.
+    """
+    closed = [(path, reason) for path, reason in passed_over if reason.startswith(UNREADABLE)]
+    closed = [(path, reason) for path, reason in closed if path.name != REPAIRED]
+    if closed:
+        path, reason = closed[0]
+        more = f", nor can {counted(len(closed) - 1, 'other folder')}" if len(closed) > 1 else ""
+        raise DataError(
+            f"The folder {_relative(root, path)} of {escape_bytes(str(root))} {reason}{more}.",
+            f"Correct its permissions{leave_out}.",
+        )
 
 
 def _notes(root: Path, passed_over: list[tuple[Path, str]]) -> tuple[list[str], list[str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from thirtytwo.doctor.base import CHECKS, Check, Finding
 from thirtytwo.doctor.subject import Subject
@@ -24,14 +24,21 @@ class SimilarNames(Check):
 
     def run(self, subject: Subject) -> Iterator[Finding]:
         """The names are compared after Unicode's compatibility normalization and case folding, without separators."""
-        groups: dict[str, list[str]] = defaultdict(list)
-        for name in subject.data.classes:
-            groups[folded_name(name)].append(name)
-        for names in groups.values():
-            if len(names) > 1:
-                yield self.finding(
-                    f"The classes {' and '.join(map(quote, names))} have almost the same name.", classes=len(names)
-                )
+        for names in similar_names(subject.data.classes):
+            yield self.finding(similar_names_text(names), classes=len(names))
+
+
+def similar_names(classes: Iterable[str]) -> list[list[str]]:
+    """Groups of two or more names that are almost the same, each in the given order."""
+    groups: dict[str, list[str]] = defaultdict(list)
+    for name in classes:
+        groups[folded_name(name)].append(name)
+    return [names for names in groups.values() if len(names) > 1]
+
+
+def similar_names_text(names: Iterable[str]) -> str:
+    """A sentence on one such group."""
+    return f"The classes {' and '.join(map(quote, names))} have almost the same name."
 
 
 def folded_name(name: str) -> str:
