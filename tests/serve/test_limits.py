@@ -402,6 +402,8 @@ def test_an_api_key(start: Start, make: SimpleNamespace) -> None:
             problem = client.request(method, path, headers=headers, **more)
             assert (problem.status_code, kind(problem)) == (401, "no-key")
             assert problem.headers["www-authenticate"] == "Bearer"
+            sent_one = headers.get("Authorization", "").startswith("Bearer")
+            assert ("Authorization: Bearer KEY" in problem.json()["detail"]) == (not sent_one)
         assert client.request(method, path, headers=good, **more).status_code == 200
     for path in ("/health/live", "/health/ready", "/docs", "/openapi.json"):
         assert client.get(path).status_code == 200

@@ -189,7 +189,7 @@ def _check_key(settings: ServeSettings, request: Request) -> None:
     scheme, _, sent = request.headers.get("authorization", "").partition(" ")
     sent = sent.strip() if scheme.lower() == "bearer" else ""
     if not hmac.compare_digest(sent.encode("latin-1"), settings.api_key.encode()):
-        detail = "The API key is wrong." if sent else "The request has no API key."
+        detail = "The API key is wrong." if sent else f"The request has no API key. {KINDS['no-key'][2]}"
         raise Problem("no-key", detail, headers={"WWW-Authenticate": "Bearer"})
 
 
