@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import string
 import sys
@@ -62,6 +63,23 @@ def pages(pdf: bytes) -> int:
     found = re.search(rb"<xmpTPg:NPages>(\d+)<", pdf)
     assert found is not None
     return int(found[1])
+
+
+@pytest.mark.parametrize("root", ["/home/anna/pets", r"C:\anna\pets"])
+def test_it_names_no_local_folder(make_run, root):
+    run, given = make_run()
+    mark = "\\" if "\\" in root else "/"
+    files = tuple(mark.join((root, ("dog", "cat")[row % 2], f"{row}.jpg")) for row in given.rows.tolist())
+    run.write_predictions("test", replace(given, files=files))
+    environment = run.read_json(run.environment)
+    environment["data"] |= {"spec": "/home/anna/pets", "path": "/home/anna/pets"}
+    run.write_json(run.environment, environment)
+    recipe = run.recipe.read_text().replace('pretrained = ""', 'pretrained = "/home/anna/runs/first"')
+    assert "anna" in recipe
+    run.recipe.write_text(recipe)
+    content, _ = compose(read_run_record(run), {})
+    assert "anna" not in json.dumps(content)
+    assert 'pretrained = "first"' in json.dumps(content, ensure_ascii=False).replace('\\"', '"')
 
 
 @pytest.mark.slow

@@ -24,7 +24,7 @@ from thirtytwo.report.figures import drawings_of, save_figures
 from thirtytwo.report.paper_blocks import Material
 from thirtytwo.report.paper_sections import sections
 from thirtytwo.report.paper_words import Words, load_words
-from thirtytwo.report.run_record import RunRecord
+from thirtytwo.report.run_record import RunRecord, for_others
 from thirtytwo.text import abbreviate, as_printable, interval, percent, readable, shorten
 
 SERIF = "Libertinus Serif"
@@ -68,8 +68,8 @@ def write_paper(target: Path, record: RunRecord, images: Mapping[str, ImageSet |
 
 
 def compose(record: RunRecord, images: Mapping[str, ImageSet | None]) -> tuple[dict[str, Any], dict[str, bytes]]:
-    """The content of the paper as JSON values, and the files that it refers to by name."""
-    words = load_words()
+    """The content of the paper as JSON values, and the files that it refers to by name; it names no local folder."""
+    record, words = for_others(record), load_words()
     figures = _figures(record)
     material = Material(record, images, [name.removesuffix(".svg") for name in figures], words)
     content = {

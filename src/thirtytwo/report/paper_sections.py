@@ -352,7 +352,6 @@ def _reproduction(material: Material) -> list[Block]:
     columns = tuple(words(f"reproduction.column_{key}") for key in ("what", "value", "reason"))
     rows = [[str(choice[key]) for key in ("what", "value", "reason")] for choice in choices]
     chosen = Table(columns, tuple(tuple(map(Cell, row)) for row in rows), words=True)
-    recipe = record.run.recipe.read_text(encoding="utf-8").rstrip()
     return [
         heading(words("headings.reproduction")),
         *text(words("reproduction.command_members" if combined else "reproduction.command")),
@@ -360,5 +359,5 @@ def _reproduction(material: Material) -> list[Block]:
         *([facts(machine, words("reproduction.facts"))] if machine else []),
         *([table(chosen, words("reproduction.choices"), size=8.0, wide=2)] if rows else []),
         heading(words("headings.recipe"), 2),
-        code(recipe, 6.2, columns=3),
+        code(record.recipe_text.rstrip(), 6.2, columns=3),
     ]
