@@ -95,7 +95,9 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _cache_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> None:
-    os.environ["THIRTYTWO_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base  # decoding CIFAR once takes long enough
+    os.environ["THIRTYTWO_CACHE"] = str(shared / "cache-of-all")
     os.environ["THIRTYTWO_PROJECTS"] = str(tmp_path_factory.mktemp("projects"))
     os.environ["THIRTYTWO_JOBS"] = str(tmp_path_factory.mktemp("jobs"))
 

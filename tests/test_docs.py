@@ -200,10 +200,10 @@ NOT_RUN = {
 RUN_ELSEWHERE = {"serve.md"}
 """Pages whose Python is run by other tests: see `curl` above."""
 
-QUICK = {("predict",), ("models",), ("recipes",), ("cache",), ("teach",), ("--help",)} | {
+QUICK = {("predict",), ("models",), ("recipes",), ("cache",), ("--help",)} | {
     ("data", verb) for verb in ("show", "doctor", "checks", "export")
 }
-"""Commands that take about a second, unless with an option of `SLOW`."""
+"""Commands that take about a second or two, unless with an option of `SLOW`."""
 SLOW = {"predict": {"--on", "--tta"}, "show": {"--html"}, "doctor": {"--thorough", "--predictions"}}
 
 

@@ -289,7 +289,7 @@ def test_a_training_that_was_cut_off_continues(record: ModuleType, noise_cifar: 
     assert run["seconds"] > stopped.seconds
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="needs a system that can stop processes for a while")
 @pytest.mark.usefixtures("on_path")
 def test_whole_trainings_take_turns(noise_cifar: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -165,8 +165,8 @@ def test_the_keyboard_keeps_its_place_and_errors_of_the_app_are_explained(
     assert "StreamlitAPIException" not in page.inner_text("body")
 
 
+@pytest.mark.long
 @pytest.mark.browser
-@pytest.mark.slow
 def test_other_devices_find_the_app_and_learn_when_it_stopped(
     launch_app: Callable[..., Any], browser: Any, colour_model: Path, tmp_path: Path
 ) -> None:

@@ -160,6 +160,7 @@ def test_a_file_that_was_prepared_with_other_answers_is_out_of_date(place: Path)
     assert "out of date" not in texts(found)
 
 
+@pytest.mark.long
 @pytest.mark.browser
 def test_the_option_holds_on_all_pages_and_after_reloading(
     visit: Callable[..., Any], paint: Callable[..., bytes], tmp_path: Path

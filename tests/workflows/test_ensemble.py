@@ -190,6 +190,7 @@ def test_soups_average_weights(members: dict[str, Path], tmp_path: Path, soup: A
 
 
 @pytest.mark.long
+@pytest.mark.long
 def test_greedy_soup_is_never_worse_on_validation_than_its_best_member(
     members: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -263,6 +264,7 @@ def test_unfinished_run_is_refused(members: dict[str, Path], tmp_path: Path) -> 
     assert "--resume" in (caught.value.fix or "")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("count", [60, 61])
 def test_a_soup_renews_statistics_on_batches_of_all_classes(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Images of folders come class by class, and a batch of a single image would be too small for a dense layer."""
@@ -284,6 +286,7 @@ def test_a_soup_renews_statistics_on_batches_of_all_classes(count: int, monkeypa
     torch.testing.assert_close(norm.running_var, maps.var(dim=(0, 2, 3)), rtol=0.2, atol=0)
 
 
+@pytest.mark.long
 def test_the_classes_are_those_of_the_members_whatever_became_of_the_data(
     tiny: SimpleNamespace, tmp_path: Path
 ) -> None:

@@ -167,7 +167,7 @@ def test_a_damaged_summary_is_written_again_as_advised(trained: Any, folder: Pat
     assert (found["runs"], found["cross_validation"]) == (expected["runs"], expected["cross_validation"])
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_batches_limited_by_the_images_of_a_fold_may_differ(
     tiny: SimpleNamespace, how: dict[str, Any], tmp_path: Path
 ) -> None:

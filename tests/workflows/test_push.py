@@ -68,7 +68,7 @@ def test_without_a_token(run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyt
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("token", [None, "", "  "])
+@pytest.mark.parametrize("token", [None, *(pytest.param(token, marks=pytest.mark.long) for token in ("", "  "))])
 def test_without_a_token_a_command_ends_with_one_line(token: str | None, run: Path, tmp_path: Path) -> None:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING"))}
     home = {"HF_HOME": str(tmp_path / "home"), **({} if token is None else {"HF_TOKEN": token})}

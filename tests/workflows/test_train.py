@@ -232,6 +232,7 @@ def test_threshold_for_unknown_agrees_with_the_model_file(finished: Run) -> None
     assert load_file(run.class_means)["class_means"].shape[0] == 10
 
 
+@pytest.mark.long
 def test_calibration_is_recorded_before_and_after(finished: Run) -> None:
     record = finished.metrics["calibration"]
     assert record["fitted_on"] == HELD

@@ -397,6 +397,7 @@ def test_a_space_that_windows_wrote(tmp_path: Path) -> None:
     assert list(spaces.read_space(tmp_path / "space.toml").axes) == ["optimizer.lr"]
 
 
+@pytest.mark.long
 def test_a_trial_that_needs_too_much_memory_fails_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = trials_module._fit_trial
 
