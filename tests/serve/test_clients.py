@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import binascii
 import shlex
 import shutil
 from collections.abc import Callable
@@ -12,9 +14,14 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
+from hypothesis import given
+from hypothesis import strategies as st
 
 from thirtytwo.errors import ServiceError
+from thirtytwo.serve import uploads
+from thirtytwo.serve.schemas import Problem
 from thirtytwo.serve.service import choose_models
+from thirtytwo.serve.settings import ServeSettings
 
 Start = Callable[..., TestClient]
 FORM = "multipart/form-data; boundary=x"
@@ -72,6 +79,43 @@ def test_forms_of_base64(client: TestClient, make: SimpleNamespace, form: str, l
 def test_wrong_base64(client: TestClient, text: str) -> None:
     answer = client.post("/predict", json={"files": [{"data": text}]})
     assert (answer.status_code, answer.json()["type"]) == (422, "/docs#invalid")
+
+
+@given(st.text("QUJ=\n ", max_size=40) | st.binary(max_size=40).map(lambda data: base64.encodebytes(data).decode()))
+def test_pieces_of_base64_are_decoded_as_the_whole(text: str) -> None:
+    async def decoded() -> bytes | None:
+        try:
+            return await uploads._decode_base64(text.encode(), "a", ServeSettings())
+        except Problem:
+            return None
+
+    try:
+        expected = binascii.a2b_base64("".join(text.split()), strict_mode=True)
+    except binascii.Error:
+        expected = None
+    with pytest.MonkeyPatch.context() as patch:
+        for piece in (1, 3, 4, 8):
+            patch.setattr(uploads, "_PIECE", piece)
+            assert asyncio.run(decoded()) == expected
+
+
+def test_others_have_their_turn_while_base64_is_decoded() -> None:
+    async def both() -> int:
+        turns = 0
+
+        async def other() -> None:
+            nonlocal turns
+            while True:
+                await asyncio.sleep(0)
+                turns += 1
+
+        waiting = asyncio.create_task(other())
+        data = await uploads._decode_base64(base64.b64encode(bytes(3_000_000)), "a", ServeSettings())
+        waiting.cancel()
+        assert data == bytes(3_000_000)
+        return turns
+
+    assert asyncio.run(both()) >= 10
 
 
 @pytest.mark.parametrize("kind", ["image/png", "image/jpeg", "IMAGE/PNG; charset=binary", "application/octet-stream"])

@@ -39,6 +39,7 @@ _MAX_FIELDS = 16  # form fields that are not files
 _DATA_URI = re.compile(rb"\s*data:[^,]*,", re.IGNORECASE)
 _BASE64_URI = re.compile(rb"\s*data:[^,]*;\s*base64\s*,", re.IGNORECASE)
 _SPACES = b" \t\r\n"
+_PIECE = 2**18  # characters of base64 that are decoded at a time, which takes milliseconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,25 +245,38 @@ async def _read_json(request: Request, settings: ServeSettings, reservation: Res
     for number, entry in enumerate(files, start=1):
         name = (entry.file or f"image {number}")[:_MAX_NAME]
         text, entry.data = entry.data, b""
-        reservation.reserve(2 * len(text))
-        data = _decode_base64(text, name, settings)
+        reservation.reserve(2 * len(text))  # the decoded pieces and their concatenation
+        data = await _decode_base64(text, name, settings)
         reservation.release(3 * len(text) - len(data))
         uploads.append(Upload(name, data))
     return uploads
 
 
-def _decode_base64(text: bytes, name: str, settings: ServeSettings) -> bytes:
-    """The bytes of base64, which may have line breaks (RFC 2045) and be a data URI (RFC 2397)."""
+async def _decode_base64(text: bytes, name: str, settings: ServeSettings) -> bytes:
+    """The bytes of base64, which may have line breaks (RFC 2045) and be a data URI (RFC 2397).
+
+    Decoding keeps Python's lock, so no thread could serve other requests meanwhile; their turn is after each piece.
+    """
+    start = 0
     if prefix := _BASE64_URI.match(text):
-        text = text[prefix.end() :]
+        start = prefix.end()
     elif _DATA_URI.match(text):
         raise Problem("invalid", f"The data URI of {name} is not in base64: expected data:…;base64,….", file=name)
-    text = text.translate(None, _SPACES)
-    _check_file_size(name, len(text) * 3 // 4 - 2, settings)
+    characters = len(text) - start - sum(text.count(space, start) for space in _SPACES)
+    _check_file_size(name, characters * 3 // 4 - 2, settings)
+    pieces, rest, ended = [], b"", False
     try:
-        return binascii.a2b_base64(text, strict_mode=True)
+        for at in range(start, len(text), _PIECE):
+            rest += text[at : at + _PIECE].translate(None, _SPACES)
+            count = len(rest) if at + _PIECE >= len(text) else len(rest) // 4 * 4
+            if ended and rest:
+                raise binascii.Error("data after the padding")
+            pieces.append(binascii.a2b_base64(rest[:count], strict_mode=True))
+            ended, rest = ended or rest[:count].endswith(b"="), rest[count:]
+            await asyncio.sleep(0)
     except binascii.Error:
         raise Problem("invalid", f"The data of {name} is not valid base64 (RFC 4648).", file=name) from None
+    return b"".join(pieces)
 
 
 async def _json_body(request: Request, settings: ServeSettings, reservation: Reservation) -> bytearray:
