@@ -45,7 +45,9 @@ def _no_data_root() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def settings(tiny: SimpleNamespace) -> dict[str, Any]:
-    return {**tiny.overrides, "data.image_size": 16, "schedule.epochs": 2, "data.limit_train": 60}
+    """Settings of short trainings; with fewer than 20 validation images, nothing would be calibrated."""
+    rows = {"data.limit_train": 60, "data.val_fraction": 0.3}
+    return {**tiny.overrides, "data.image_size": 16, "schedule.epochs": 2, **rows}
 
 
 @pytest.fixture(scope="module")
