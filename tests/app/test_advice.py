@@ -129,6 +129,9 @@ def test_kinds_of_errors_with_advice_of_their_own(tmp_path: Path) -> None:
     unreadable = UnreadableImagesError("pets", 9, {("train", 1): ImageError("a.jpg is empty.")}, "my pets")
     assert "The page Train can leave them out, and the page Data lists" in explained(unreadable)
     assert in_app(str(unreadable)) == explained(unreadable), "also in the log of a training"
+    folder = DataError("It cannot be read.", "Correct its permissions, or leave it out with --skip-unreadable.")
+    expected = "It cannot be read. Correct its permissions. The page Train can leave it out."
+    assert explained(folder) == in_app(str(folder)) == expected
     message = "cifar10 is not on this machine (no data root is set), and the hub cannot be reached."
     offline = OfflineError(message, "Connect to the network.")
     assert explained(offline).startswith("cifar10 is not on this machine. The app downloads nothing")

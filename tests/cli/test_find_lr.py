@@ -46,6 +46,12 @@ def test_settings_are_the_last_line(
 
 
 @pytest.mark.parametrize("more", [["--run", "x"], ["--epochs", "3"], ["--seeds", "0,1"], ["--repeat", "2"]])
-def test_run_options_are_errors(more: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_run_options_are_errors(
+    more: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if more[0] == "--run":
+        Path("x").mkdir()
+        Path("x/notes.txt").write_text("mine")
     assert run_command(["train", "digits", "--find-lr", *more]) == 2
-    assert "--find-lr" in capsys.readouterr().err
+    assert "--find-lr writes no run" in capsys.readouterr().err

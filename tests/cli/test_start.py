@@ -68,6 +68,14 @@ def photo(tmp_path: Path) -> Path:
     return path
 
 
+FOREIGN_THREAD = """
+import _thread
+_thread.start_new_thread(lambda: (threading.current_thread(), time.sleep(60)), ())
+while threading.active_count() < 2:
+    time.sleep(0.01)
+"""
+
+
 def run(*arguments: str, more: str = "") -> subprocess.CompletedProcess[str]:
     """Run `thirtytwo` in a process that says what it does at its end."""
     command = [sys.executable, "-c", RUN.format(more=more), *arguments]
@@ -75,7 +83,8 @@ def run(*arguments: str, more: str = "") -> subprocess.CompletedProcess[str]:
 
 
 def test_a_command_that_is_done_ends_without_freeing_its_memory(photo: Path) -> None:
-    done = run("predict", str(photo), "--format", "csv", "--model", "cifar10-tiny")
+    patient = "import thirtytwo.cli.start as start; start._THREAD_SECONDS = 30"
+    done = run("predict", str(photo), "--format", "csv", "--model", "cifar10-tiny", more=patient)
     assert (done.returncode, done.stderr) == (0, "")
     *_, result, last = done.stdout.splitlines()
     assert result.startswith(str(photo))
@@ -95,14 +104,36 @@ def test_whole_output_arrives_where_it_is_collected(photo: Path) -> None:
         (["predict", "no-such-file.jpg"], "", 2),
         (["recipes"], "sys.modules['torch'] = None", 0),
         (["recipes"], "threading.Thread(target=lambda: (time.sleep(2), print('thread ends'))).start()", 0),
+        (["recipes"], "sys.setprofile(lambda *_: None); atexit.register(sys.setprofile, None)", 0),
+        (["recipes"], "sys.settrace(lambda *_: None); atexit.register(sys.settrace, None)", 0),
     ],
-    ids=["an error", "with PyTorch", "with a thread"],
+    ids=["an error", "with PyTorch", "with a thread", "with a profiler", "with a debugger"],
 )
 def test_other_processes_end_as_usual(arguments: list[str], more: str, code: int) -> None:
     done = run(*arguments, more=more)
     assert done.returncode == code
     assert done.stdout.endswith("at exit\nfreed\n")
     assert ("thread ends" in done.stdout) == ("Thread" in more)
+
+
+def test_a_thread_that_python_did_not_start_does_not_matter() -> None:
+    done = run("recipes", more=FOREIGN_THREAD)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_closed_output_at_the_end_is_no_error() -> None:
+    done = run("recipes", more="atexit.register(sys.stdout.close)")
+    assert done.returncode == 0, done.stderr
+
+
+def test_an_interruption_before_the_command_line_is_read() -> None:
+    """While Python imports, a signal can arrive anywhere."""
+    more = "import builtins, signal; real = builtins.__import__\n"
+    more += (
+        "def stopped(name, *rest):\n    if name == 'thirtytwo.cli.main':\n        signal.raise_signal(signal.SIGINT)\n"
+    )
+    done = run("recipes", more=f"{more}    return real(name, *rest)\nbuiltins.__import__ = stopped")
+    assert (done.returncode, done.stderr) == (130, "Interrupted.\n")
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, which is on Linux")
@@ -124,6 +155,7 @@ def test_output_that_cannot_be_written_is_an_error() -> None:
         (["train", "digits", "--resume", "--run", "no-such-run"], "There is no run directory 'no-such-run'"),
         (["tune", "no-such-data"], "Unknown data set 'no-such-data'"),
         (["ensemble", "no-such-run", "other"], "There is no run directory 'no-such-run'"),
+        (["export", "cifar10-tiny", "--format", "no-such-format"], "Unknown"),
         (["export", "no-such-model", "--format", "onnx-int8"], "Unknown model 'no-such-model'"),
     ],
 )

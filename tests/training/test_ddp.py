@@ -217,13 +217,18 @@ def test_as_slurm_starts_it(start: Start, tmp_path: Path) -> None:
 
 
 def test_shells_on_two_machines(start: Start, tmp_path: Path) -> None:
+    """The run is written on the first machine; whatever stands at that path on the other does not matter."""
     place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
-    words = ["-m", "thirtytwo", *arguments(tmp_path / "run", "--nodes", "2")]
-    machines = [start(*words, **place, NODE_RANK=rank) for rank in ("0", "1")]
+    runs = [tmp_path / "first" / "run", tmp_path / "second" / "run"]
+    runs[1].mkdir(parents=True)
+    (runs[1] / "notes.txt").write_text("mine")
+    words = [["-m", "thirtytwo", *arguments(run, "--nodes", "2")] for run in runs]
+    machines = [start(*words[rank], **place, NODE_RANK=str(rank)) for rank in (0, 1)]
     ended = [finish(machine) for machine in machines]
     assert [code for code, _, _ in ended] == [0, 0], ended
     assert ended[1][1:] == ("", "")
-    check_run(tmp_path / "run", {"world_size": 2, "devices": 1, "nodes": 2})
+    check_run(runs[0], {"world_size": 2, "devices": 1, "nodes": 2})
+    assert [path.name for path in runs[1].iterdir()] == ["notes.txt"]
 
 
 def test_machines_that_disagree(start: Start, tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ _IN_ERRORS = (
         r"; thirtytwo train leaves them out with --skip-unreadable\. All of them are listed by: .*",
         ". The page Train can leave them out, and the page Data lists all of them.",
     ),
+    (r", or leave it out with --skip-unreadable\.", ". The page Train can leave it out."),
     (r"For more, train a network: thirtytwo train FOLDER", "For more, train a model on the page Train."),
     (re.escape(USE_TRAINED), "Choose a model.onnx made by thirtytwo, or the folder of a finished training."),
     (

@@ -224,11 +224,11 @@ def ensemble(
     """Combine trained runs into one model. The last output line is the run directory."""
     import thirtytwo
     from thirtytwo.cli.models import show_members, show_metrics
+    from thirtytwo.report.seeds import expanded_runs
     from thirtytwo.rundir import RunDir
 
-    for path in runs:
-        if not path.is_dir():
-            RunDir.open(path)  # reports it before the slow imports
+    for path in expanded_runs(runs)[0]:
+        RunDir.open(path)  # reports what is none before the slow imports
     found = thirtytwo.ensemble(runs, run=run, soup=soup, device=device, data_root=data_root)
     show_metrics(found.metrics)
     show_members(found.path)
@@ -280,9 +280,11 @@ def export(
     """Export a trained model to another format and compare the outputs. The last output line is the file's path."""
     import thirtytwo
     from thirtytwo.cli.models import show_export
+    from thirtytwo.export.quantize import EXPORTS
     from thirtytwo.inference.hub import PREFIX
     from thirtytwo.inference.library import find_model
 
+    EXPORTS.get(kind)
     if not model.startswith(PREFIX):
         find_model(model)  # reports it before the slow imports
     log_new_folder(out)

@@ -15,8 +15,7 @@ from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 
-from thirtytwo.errors import ThirtytwoError
-
+_INTERRUPTED = 130
 _THREAD_SECONDS = 0.05
 """How long the end waits for a thread: those that decoded images may not have ended yet."""
 
@@ -29,26 +28,38 @@ def run() -> None:
         if exit.code == 0:
             _end_process()
         raise
+    except KeyboardInterrupt:  # before the command line has begun to handle it
+        print("Interrupted.", file=sys.stderr)
+        sys.exit(_INTERRUPTED)
 
 
 def _end_process() -> None:
     """End a successful process without freeing its memory piece by piece, which takes a quarter of a short command.
 
-    Functions registered with `atexit` run. Not with other threads, whose end Python waits for, or with PyTorch, whose
-    libraries release devices at the end.
+    Functions registered with `atexit` run. Not with other threads, whose end Python waits for, with PyTorch, whose
+    libraries release devices at the end, or under a profiler or debugger, which has something to do at the end too.
     """
+    if "torch" in sys.modules or _is_observed():
+        return
     for thread in threading.enumerate():
-        if thread is not threading.current_thread():
+        with suppress(RuntimeError, AssertionError):  # this thread, and those that Python did not start
             thread.join(_THREAD_SECONDS)
-    if threading.active_count() > 1 or "torch" in sys.modules:
+    if threading.active_count() > 1:
         return
     atexit._run_exitfuncs()
     try:
         sys.stdout.flush()
         sys.stderr.flush()
-    except OSError:  # reported as without this function
+    except (OSError, ValueError):  # reported as without this function
         return
     os._exit(0)
+
+
+def _is_observed() -> bool:
+    """Whether a profiler, a debugger or `python -i` runs the command."""
+    monitoring = getattr(sys, "monitoring", None)  # of Python 3.12
+    tools = [] if monitoring is None else [tool for tool in range(6) if monitoring.get_tool(tool) is not None]
+    return bool(sys.gettrace() or sys.getprofile() or sys.flags.inspect or tools)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -70,15 +81,15 @@ def open_model_ahead(given: Sequence[str]) -> None:
     """
     if any(word in ("-h", "--help") or word.partition("=")[0] == "--on" for word in given):
         return
-    from thirtytwo.inference.hub import PREFIX
-    from thirtytwo.inference.library import default_model, find_model
-    from thirtytwo.inference.session import MANY, open_ahead
-
     named = [value for option, value in pairwise(given) if option == "--model"]
     named += [word.removeprefix("--model=") for word in given if word.startswith("--model=")]
-    if len(named) > 1 or any(name.startswith(PREFIX) for name in named):
-        return
-    with suppress(ThirtytwoError, OSError, ValueError):
+    with suppress(Exception):
+        from thirtytwo.inference.hub import PREFIX
+        from thirtytwo.inference.library import default_model, find_model
+        from thirtytwo.inference.session import MANY, open_ahead
+
+        if len(named) > 1 or any(name.startswith(PREFIX) for name in named):
+            return
         if len(given) > MANY or any(_names_several(word) for word in given if word not in named):
             return
         open_ahead(find_model(named[0]) if named else default_model())

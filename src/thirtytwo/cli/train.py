@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from thirtytwo.workflows.tune import Search, Tuned
 
 MAX_ROWS = 15
+_OF_PROCESSES = ("WORLD_SIZE", "LOCAL_RANK", "SLURM_STEP_ID")
+"""Environment variables of processes that torchrun, SLURM or another process started."""
 BY_DATA = "by the data: fast for small images, photos for photographs"
 
 
@@ -112,7 +115,6 @@ def train(
     if apply is not None and overrides.get("data.fix_plan", str(apply)) != str(apply):
         raise typer.BadParameter("--apply and --set data.fix_plan name two plans of fixes: give one.")
     overrides |= {} if apply is None else {"data.fix_plan": str(apply)}
-    check_names(data, recipe, run, resume=resume, data_root=data_root)
     shared: dict[str, Any] = {
         "recipe": recipe,
         "overrides": overrides,
@@ -125,9 +127,12 @@ def train(
             raise typer.BadParameter(
                 "--find-lr writes no run: remove --run, --resume, --seeds, --repeat, --folds and --epochs."
             )
+        check_names(data, recipe, run, resume=resume, data_root=data_root)
         refuse_processes("--find-lr", devices, nodes)
         find_learning_rate(data, seed=seed, **shared)
         return
+    if not _is_one_of_several(devices, nodes):
+        check_names(data, recipe, run, resume=resume, data_root=data_root)
     if folds is not None:
         refuse_several(seeds, repeat)
     seed_list = parse_seeds(seeds, repeat, seed, recipe)
@@ -146,8 +151,13 @@ def train(
     show(str(trained.path))
 
 
+def _is_one_of_several(devices: int | None, nodes: int | None) -> bool:
+    """Whether the training may have several processes, which meet first and end together where something is missing."""
+    return max(devices or 1, nodes or 1) > 1 or any(name in os.environ for name in _OF_PROCESSES)
+
+
 def check_names(data: str, recipe: str | None, run: Path | None, *, resume: bool, data_root: Path | None) -> None:
-    """Check that what a command line names is there, before PyTorch is imported, which takes seconds.
+    """Check that the data, recipe and run of a command line are there, before PyTorch is imported, which takes seconds.
 
     Whatever else is wrong is found by the training.
 

@@ -41,7 +41,7 @@ _SYSTEM_FOLDERS = frozenset(
 
 UNREADABLE = "cannot be read"
 """How the reason starts why a folder was skipped that may not be read."""
-REPAIRED = "lost+found"
+LOST_AND_FOUND = "lost+found"
 """Folder of a file system, for files that it recovers, which only its administrator may read."""
 _EMPTY = "folder without images"
 HEIC = f"HEIC image, which cannot be read here. {HEIF_INSTALL}"

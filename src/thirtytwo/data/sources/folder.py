@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TypeAlias
 
 import numpy as np
@@ -25,7 +25,7 @@ from thirtytwo.data.undecoded import UndecodedDataSet, UndecodedPart
 from thirtytwo.errors import DataError
 from thirtytwo.images.discover import (
     HEIC,
-    REPAIRED,
+    LOST_AND_FOUND,
     UNREADABLE,
     has_image_content,
     hidden_classes,
@@ -41,6 +41,7 @@ from thirtytwo.inputs import archive_error
 from thirtytwo.text import counted, escape_bytes
 
 _EMPTY = "folder without images"
+_CORRECT = "Correct its permissions"
 _INSTALL_NOTE = "; to read them: pip install pillow-heif"
 _LAYOUT = (
     "Expected <folder>/<class>/image.jpg, or <folder>/train/<class>/image.jpg and <folder>/test/<class>/image.jpg."
@@ -62,8 +63,8 @@ def open_folder(root: Path, request: Request) -> UndecodedDataSet:
     skipped: list[str] = []
     warnings: list[str] = []
     folders = _split_folders(root, skipped, request.whole)
-    leave_out = "; thirtytwo train leaves it out with --skip-unreadable" if request.unreadable is None else None
-    found = {name: _labelled(root, folder, skipped, warnings, leave_out) for name, folder in folders.items()}
+    advice = f"{_CORRECT}, or leave it out with --skip-unreadable." if request.unreadable is None else None
+    found = {name: _labelled(root, folder, skipped, warnings, advice) for name, folder in folders.items()}
     classes = tuple(sorted({label for images in found.values() for label, _ in images}, key=natural_key))
     if len(classes) == 1 and not request.whole:
         _hint_one_deeper(root / classes[0])
@@ -96,7 +97,7 @@ def class_images(root: Path) -> tuple[dict[str, list[Path]], list[str]]:
         f"skipped {_relative(root, path)}: not in the train folder" for name, path in splits.items() if name != "train"
     ]
     folder = splits["train"]
-    labelled = _labelled(root, folder, skipped, warnings, "")
+    labelled = _labelled(root, folder, skipped, warnings, f"{_CORRECT}.")
     found: dict[str, list[Path]] = {
         escape_bytes(entry.name): []
         for entry in _entries(folder)
@@ -136,12 +137,12 @@ def _split_folders(root: Path, skipped: list[str], whole: bool) -> dict[Split, P
 
 
 def _labelled(
-    root: Path, folder: Path, skipped: list[str], warnings: list[str], leave_out: str | None
+    root: Path, folder: Path, skipped: list[str], warnings: list[str], advice: str | None
 ) -> list[tuple[str, Path]]:
     """Class name and path of each image of a split, by class in natural order.
 
-    Appends to `skipped` what was skipped, and to `warnings` what its owner should know about. `leave_out` is
-    how to leave out a folder that cannot be read, which is an error; None: it is left out.
+    Appends to `skipped` what was skipped, and to `warnings` what its owner should know about. A folder that cannot be
+    read is an error with this `advice`; None: it is left out.
     """
     entries = _entries(folder)
     loose, passed_over = split_by_content(entry for entry in entries if not is_folder(entry))
@@ -153,8 +154,8 @@ def _labelled(
             is_named = any(path == entry for path, _ in junk)
             passed_over += junk if inside or is_named else [*junk, (entry, _EMPTY)]
             images += [(escape_bytes(entry.name), path) for path in inside]
-    if leave_out is not None:
-        _refuse_closed(root, passed_over, leave_out)
+    if advice is not None:
+        _refuse_closed(root, passed_over, advice)
     notes, serious = _notes(root, passed_over)
     serious += [
         f"skipped {_relative(root, path)}: hidden folder with {count} images; rename it to use it as a class"
@@ -177,21 +178,24 @@ def _labelled(
     return images
 
 
-def _refuse_closed(root: Path, passed_over: list[tuple[Path, str]], leave_out: str) -> None:
+def _refuse_closed(root: Path, passed_over: list[tuple[Path, str]], advice: str) -> None:
     """Check that no folder was passed over because it cannot be read: its class, or part of it, would be missing.
 
     Raises:
         DataError: one was, other than the one that file systems keep for repairs.
     """
     closed = [(path, reason) for path, reason in passed_over if reason.startswith(UNREADABLE)]
-    closed = [(path, reason) for path, reason in closed if path.name != REPAIRED]
+    closed = [(path, reason) for path, reason in closed if path.name != LOST_AND_FOUND]
     if closed:
         path, reason = closed[0]
         more = f", nor can {counted(len(closed) - 1, 'other folder')}" if len(closed) > 1 else ""
-        raise DataError(
-            f"The folder {_relative(root, path)} of {escape_bytes(str(root))} {reason}{more}.",
-            f"Correct its permissions{leave_out}.",
-        )
+        raise DataError(f"The folder {_relative(root, path)} of {escape_bytes(str(root))} {reason}{more}.", advice)
+
+
+def is_refused(note: str) -> bool:
+    """Whether a note on what was left out is on a folder that training refuses, unless it is to leave it out too."""
+    skipped, found, _ = note.partition(f": {UNREADABLE}: ")
+    return bool(found) and PurePath(skipped.removeprefix("skipped ")).name != LOST_AND_FOUND
 
 
 def _notes(root: Path, passed_over: list[tuple[Path, str]]) -> tuple[list[str], list[str]]:
