@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from thirtytwo.config.resolve import read_recipe_values, resolve_recipe
+from thirtytwo.inference.library import DEFAULT_BUNDLED
 from thirtytwo.text import interval, percent
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -154,7 +155,7 @@ def speeds() -> str:
     """Speed of a training step and of prediction."""
     step, predict = read_results("train_step"), read_results("predict")
     rates, one = predict["median_images_per_second"], read_results("one_image")
-    name, photo = "cifar10", one["models"]["cifar10"]["1600x1200"]
+    photo = one["models"][DEFAULT_BUNDLED]["1600x1200"]
     return f"""\
 - A training step with augmentation, compared with that of plain PyTorch loops without augmentation:
   {_times(step["ratio"]["plain"])} beside a loop with the same optimizer, precision and layout,
@@ -163,9 +164,10 @@ def speeds() -> str:
 - `thirtytwo predict --model {predict["model"]["name"]}` classifies {rates["thirtytwo"]:,.0f} PNG files per second
   from a folder of {predict["images"]:,}: {percent(predict["ratio"], 0)} of the throughput of ONNX Runtime alone on
   decoded arrays ({_where(predict)}).
-- Classifying one JPEG of 1600×1200 pixels with `--model {name}` takes {photo["median_seconds"]["predict"]:.2f} s
-  from the start of the command to its end and {photo["peak_mb"]:.0f} MB of memory; the shortest script with ONNX
-  Runtime and Pillow takes {photo["median_seconds"]["plain"]:.2f} s ({_where(one)}).
+- Classifying one JPEG of 1600×1200 pixels with `{DEFAULT_BUNDLED}`, the default model, takes
+  {photo["median_seconds"]["predict"]:.2f} s from the start of the command to its end and {photo["peak_mb"]:.0f} MB of
+  memory; the shortest script with ONNX Runtime and Pillow takes {photo["median_seconds"]["plain"]:.2f} s
+  ({_where(one)}).
 """
 
 

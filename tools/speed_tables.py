@@ -60,11 +60,25 @@ def predict_one() -> str:
     ]
     for name, sizes in result["models"].items():
         for size, cost in sizes.items():
-            seconds = (f"{cost['median_seconds'][side]:.2f} s" for side in ("plain", "predict"))
+            seconds = (
+                f"{cost['median_seconds'][side]:.2f} s ({min(values):.2f} to {max(values):.2f})"
+                for side, values in cost["seconds"].items()
+            )
             cells = [f"`{name}`", size.replace("x", "×"), *seconds, f"{cost['more_seconds']:+.2f} s"]
             lines.append(f"| {' | '.join(cells)} | {cost['peak_mb']:.0f} MB |")
-    text = f"Medians of {result['n']} processes each, in turn; {_cores(result)} of {result['hardware']['cpu']}"
-    return "\n".join([*lines, "", f"{text}, Python {result['python']}, {result['date'][:10]}."]) + "\n"
+    text = (
+        f"Medians and ranges of {result['n']} processes each, in turn; {_cores(result)} of {result['hardware']['cpu']}"
+    )
+    aim = f"The aim, a difference of at most {result['targets']['more_seconds']:g} s, is"
+    missed = [
+        f"`{name}` ({size.replace('x', '×')})"
+        for name, sizes in result["models"].items()
+        for size, cost in sizes.items()
+        if cost["more_seconds"] > result["targets"]["more_seconds"]
+    ]
+    reached = f"missed by {', '.join(missed)}" if missed else "reached in each row"
+    lines += ["", f"{text}, Python {result['python']}, {result['date'][:10]}. {aim} {reached}."]
+    return "\n".join(lines) + "\n"
 
 
 def costs_serve() -> str:
