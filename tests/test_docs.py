@@ -191,6 +191,7 @@ NOT_RUN = {
     ".*--pretrained (timm|a2_in1k)": "downloads weights",
     ".*my-photos .*architecture=convnext_tiny": "downloads weights",
     ".*my-photos .*architecture=tf_efficientnet_lite2": "needs the extra weights, as tests of photos do",
+    ".*benchmarks/weights/": "needs the real data, which the teacher was trained on, and trains for an hour",
     "curl ": "tests/serve/test_examples.py runs it, and the Python and JavaScript of that page",
     "npm |tar |mkdir |cp ": "tests/inference/test_browser.py runs it",
     "python benchmarks/": "measures for many minutes",
