@@ -6,8 +6,7 @@ DIR (`photos` under THIRTYTWO_DATA by default) holds photographs, which are resi
 temporary folder. The plain script is `plain` below: `Image.open`, `convert("RGB")`, central crop where the model crops,
 bicubic `resize`, batches of 32, a session with ONNX Runtime's defaults; one file after the other. It is measured as it
 is, and with Pillow's `draft`, which decodes these photographs at half of their size, as thirtytwo does (`draft.py`);
-ratios are to the latter. Rounds alternate the order. Written to
-`benchmarks/results/photo_speed.json`.
+ratios are to the latter. Rounds alternate the order. Written to `benchmarks/results/photo_speed.json`.
 """
 
 from __future__ import annotations

@@ -39,13 +39,14 @@ from thirtytwo.cli.options import (
 )
 from thirtytwo.cli.push import push
 from thirtytwo.cli.serve import serve, serve_options
+from thirtytwo.cli.start import INTERRUPTED
 from thirtytwo.cli.train import train, tune
 from thirtytwo.errors import ThirtytwoError
 from thirtytwo.process import interrupted_by_sigterm, own_process, quiet_loggers
 from thirtytwo.run_state import RunState
 from thirtytwo.text import plain_reason
 
-BUG, USER, INTERRUPTED = 1, 2, 130
+BUG, USER = 1, 2
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 _PLACES = (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP)
 """Errors of paths that users give, wherever they are noticed."""

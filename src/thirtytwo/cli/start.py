@@ -15,7 +15,8 @@ from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 
-_INTERRUPTED = 130
+INTERRUPTED = 130
+"""Exit code after Ctrl-C."""
 _THREAD_SECONDS = 0.05
 """How long the end waits for a thread: those that decoded images may not have ended yet."""
 
@@ -28,9 +29,9 @@ def run() -> None:
         if exit.code == 0:
             _end_process()
         raise
-    except KeyboardInterrupt:  # before the command line has begun to handle it
+    except KeyboardInterrupt:  # before the command line handles it itself
         print("Interrupted.", file=sys.stderr)
-        sys.exit(_INTERRUPTED)
+        sys.exit(INTERRUPTED)
 
 
 def _end_process() -> None:

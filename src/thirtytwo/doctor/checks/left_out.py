@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from thirtytwo.data.sources.folder import is_refused
-from thirtytwo.doctor.base import CHECKS, Check, Finding
+from thirtytwo.doctor.base import CHECKS, Check, Finding, Severity
 from thirtytwo.doctor.subject import Subject
 from thirtytwo.text import capitalized
 
@@ -23,7 +23,7 @@ class LeftOut(Check):
     def run(self, subject: Subject) -> Iterator[Finding]:
         """What loading the data set left out is repeated, with its reasons."""
         for left in subject.data.skipped:
-            if is_refused(left):
-                yield self.finding(f"{capitalized(left)}.", severity="error", fix="Correct its permissions.")
-                continue
-            yield self.finding(f"{capitalized(left)}.", severity="warning" if left in subject.data.warnings else "note")
+            refused, warned = is_refused(left), left in subject.data.warnings
+            severity: Severity = "error" if refused else "warning" if warned else "note"
+            fix = "Correct its permissions." if refused else self.fix
+            yield self.finding(f"{capitalized(left)}.", severity=severity, fix=fix)
