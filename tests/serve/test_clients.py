@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from thirtytwo.errors import ServiceError
@@ -82,6 +82,8 @@ def test_wrong_base64(client: TestClient, text: str) -> None:
 
 
 @given(st.text("QUJ=\n ", max_size=40) | st.binary(max_size=40).map(lambda data: base64.encodebytes(data).decode()))
+@example("JJJJ=")
+@example("JJJJ====")
 def test_pieces_of_base64_are_decoded_as_the_whole(text: str) -> None:
     async def decoded() -> bytes | None:
         try:
@@ -91,6 +93,8 @@ def test_pieces_of_base64_are_decoded_as_the_whole(text: str) -> None:
 
     try:
         expected = binascii.a2b_base64("".join(text.split()), strict_mode=True)
+        if text.count("=") > 2 or len("".join(text.split())) % 4:  # Python accepts JJJJ= and JJJJ====
+            expected = None
     except binascii.Error:
         expected = None
     with pytest.MonkeyPatch.context() as patch:

@@ -39,6 +39,7 @@ _MAX_FIELDS = 16  # form fields that are not files
 _DATA_URI = re.compile(rb"\s*data:[^,]*,", re.IGNORECASE)
 _BASE64_URI = re.compile(rb"\s*data:[^,]*;\s*base64\s*,", re.IGNORECASE)
 _SPACES = b" \t\r\n"
+_MOST_PADDING = 2  # characters = at the end of base64
 _PIECE = 2**18  # characters of base64 that are decoded at a time, which takes milliseconds
 
 
@@ -266,6 +267,8 @@ async def _decode_base64(text: bytes, name: str, settings: ServeSettings) -> byt
     _check_file_size(name, characters * 3 // 4 - 2, settings)
     pieces, rest, ended = [], b"", False
     try:
+        if characters % 4 or text.count(b"=", start) > _MOST_PADDING:  # Python accepts JJJJ=
+            raise binascii.Error("excess or incomplete padding")
         for at in range(start, len(text), _PIECE):
             rest += text[at : at + _PIECE].translate(None, _SPACES)
             count = len(rest) if at + _PIECE >= len(text) else len(rest) // 4 * 4
