@@ -8,7 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from thirtytwo import tensors
 from thirtytwo.errors import RecipeError
 from thirtytwo.models import MODELS
 from thirtytwo.models.fastnet import EIGENVALUE_FLOOR, PATCH, FastNet, FilterConv
@@ -241,3 +243,64 @@ def test_gradients_of_pooling_have_the_layout_of_the_maps(pooling: str) -> None:
         results.append((features, gradient))
     torch.testing.assert_close(*results)
     torch.testing.assert_close(results[0][0], made.eval().pool(values))
+
+
+class LargestStem(TorchDispatchMode):
+    """Remembers the largest number of maps of the stem's 24 channels that an operation returns."""
+
+    found = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for one in result if isinstance(result, tuple) else (result,):
+            if isinstance(one, Tensor) and one.shape[1:] == (24, 15, 15):
+                self.found = max(self.found, len(one))
+        return result
+
+
+COUNT = 11
+
+
+def run_step(monkeypatch: pytest.MonkeyPatch, *, parts: bool, bf16: bool, mode: str) -> tuple[dict[str, Tensor], int]:
+    """What a step, or the evaluation, of some images gives, and the largest number of the stem's maps in memory."""
+    # of the first group's convolution: two images or all
+    monkeypatch.setattr(tensors, "CHUNK_BYTES", 2 * 8 * 15 * 15 * (2 if bf16 else 4) if parts else 2**30)
+    made = net(RESIDUAL).to(memory_format=torch.channels_last).train(mode != "evaluation")
+    made.stem.bias.requires_grad_(mode == "trained stem")
+    images = smooth_noise(COUNT).contiguous(memory_format=torch.channels_last)
+    made.prepare(images)
+    with LargestStem() as stem, torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        if mode == "evaluation":
+            with torch.no_grad():
+                return {"logits": made(images)}, stem.found
+        logits = made(images)
+        logits.sum().backward()
+    gradients = {name: one.grad for name, one in made.named_parameters() if one.grad is not None}
+    return {"logits": logits.detach(), **gradients}, stem.found
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+@pytest.mark.parametrize("mode", ["training", "evaluation", "trained stem"])
+def test_a_stem_that_is_not_trained_is_computed_of_a_few_images_at_a_time(
+    mode: str, bf16: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected, whole = run_step(monkeypatch, parts=False, bf16=bf16, mode=mode)
+    found, part = run_step(monkeypatch, parts=True, bf16=bf16, mode=mode)
+    assert whole == COUNT
+    assert part == (COUNT if mode == "trained stem" else 2)
+    assert found.keys() == expected.keys()
+    tolerance = {"rtol": 0.05, "atol": 0.05} if bf16 else {"rtol": 1e-3, "atol": 1e-4}
+    for name, value in expected.items():
+        assert found[name].dtype == value.dtype
+        scale = float(value.abs().max())
+        torch.testing.assert_close(found[name] / scale, value / scale, **tolerance, msg=name)
+
+
+def test_hooks_of_the_stem_get_all_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tensors, "CHUNK_BYTES", 2 * 8 * 15 * 15 * 4)
+    made = net(RESIDUAL).to(memory_format=torch.channels_last).eval()
+    seen: list[int] = []
+    made.stem.register_forward_hook(lambda module, inputs, result: seen.append(len(result)))
+    with torch.no_grad():
+        made(smooth_noise(COUNT).contiguous(memory_format=torch.channels_last))
+    assert seen == [COUNT]

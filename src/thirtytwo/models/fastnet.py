@@ -7,7 +7,7 @@ shape here, and D. Page, "How to train your ResNet" (2018), for whitening and re
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Annotated, Any, Literal
 
@@ -82,12 +82,23 @@ class FilterConv(nn.Conv2d):
     def forward(self, maps: Tensor) -> Tensor:
         return convolve(maps, self.weight, self.bias, int(self.padding[0]), training=self.training)
 
-    def pooled(self, maps: Tensor) -> Tensor:
-        """The convolution of maps `(N, I, H, W)`, max-pooled to half their sides."""
-        plain = self.bias is None and not self._forward_hooks and not self._forward_pre_hooks
+    def pooled(self, maps: Tensor, before: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+        """The convolution of maps `(N, I, H, W)`, max-pooled to half their sides.
+
+        `before`, if given, computes the maps, without gradients, from an input that has as many images.
+        """
+        plain = self.bias is None and not _has_hooks(self)
         plain = plain and "forward" not in vars(self)  # which `models.folding` replaces
-        parts = convolve_and_pool(maps, self.weight, int(self.padding[0]), training=self.training) if plain else None
-        return max_pool_2x2(self(maps), training=self.training) if parts is None else parts
+        if plain:
+            padding = int(self.padding[0])
+            pooled = convolve_and_pool(maps, self.weight, padding, training=self.training, before=before)
+            if pooled is not None:
+                return pooled
+        return max_pool_2x2(self(maps if before is None else before(maps)), training=self.training)
+
+
+def _has_hooks(module: nn.Module) -> bool:
+    return bool(module._forward_hooks or module._forward_pre_hooks)
 
 
 def _norm(width: int, momentum: float) -> nn.BatchNorm2d:
@@ -113,8 +124,8 @@ class Group(nn.Module):
         self.activation = activation
         self.residual = settings.residual
 
-    def forward(self, maps: Tensor) -> Tensor:
-        skip = maps = norm_and_activation(self.norm, self.activation, self.widen.pooled(maps))
+    def forward(self, maps: Tensor, before: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+        skip = maps = norm_and_activation(self.norm, self.activation, self.widen.pooled(maps, before))
         for conv, norm in zip(self.body, self.body_norms, strict=True):
             maps = norm_and_activation(norm, self.activation, conv(maps))
         return maps + skip if self.residual else maps
@@ -160,9 +171,24 @@ class FastNet(Network):
         self.logit_scale = settings.logit_scale or 1 / (16 * math.sqrt(widths[-1]))
 
     def forward_features(self, images: Tensor) -> Tensor:
-        maps: Tensor = self.activation(self.stem(images))
-        for group in self.groups:
+        if self._stem_is_in_parts(images):
+            first, *others = self.groups
+            maps: Tensor = first(images, self._stem_maps)
+        else:
+            maps, others = self._stem_maps(images), list(self.groups)
+        for group in others:
             maps = group(maps)
+        return maps
+
+    def _stem_is_in_parts(self, images: Tensor) -> bool:
+        """Whether the first group may compute the stem of a few images at a time: without gradients, unobserved."""
+        needed = [images, *self.stem.parameters()] if torch.is_grad_enabled() else []
+        if any(one.requires_grad for one in needed) or not self.groups:
+            return False
+        return not any(_has_hooks(module) for module in (self.stem, self.activation, self.groups[0]))
+
+    def _stem_maps(self, images: Tensor) -> Tensor:
+        maps: Tensor = self.activation(self.stem(images))
         return maps
 
     def pool(self, maps: Tensor) -> Tensor:

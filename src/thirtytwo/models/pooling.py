@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -69,8 +69,13 @@ def _spread(gradient: Tensor, positions: Tensor, into: Tensor) -> None:
     )
 
 
-def convolve_and_pool(maps: Tensor, filters: Tensor, padding: int, *, training: bool) -> Tensor | None:
+def convolve_and_pool(
+    maps: Tensor, filters: Tensor, padding: int, *, training: bool, before: Callable[[Tensor], Tensor] | None = None
+) -> Tensor | None:
     """`max_pool2d(conv2d(maps, filters), 2)` of a few images at a time; None where that has no advantage.
+
+    With `before`, `maps` stand for `before(maps)`, which is also computed of a few images at a time, without gradients,
+    and again in the backward pass.
 
     It has one on a CPU, in training or without gradients, for channels-last maps `(N, C, H, W)` whose convolution is
     larger than a part (`CHUNK_BYTES`): the maps between convolution and pool, the largest of a network, are never in
@@ -79,38 +84,44 @@ def convolve_and_pool(maps: Tensor, filters: Tensor, padding: int, *, training: 
     their own.
     """
     recorded = torch.is_grad_enabled() and (maps.requires_grad or filters.requires_grad)
-    if torch.compiler.is_compiling() or maps.device.type != "cpu" or (recorded and not training):
+    if torch.compiler.is_compiling() or maps.device.type != "cpu" or (recorded and not training) or not len(maps):
         return None
-    height, width = (side + 2 * padding - filters.shape[2] + 1 for side in maps.shape[2:])
+    sides = maps.shape[2:] if before is None else before(maps[:1]).shape[2:]
+    height, width = (side + 2 * padding - filters.shape[2] + 1 for side in sides)
     if min(height, width) < min(_SIDE) or (recorded and height * width > _MOST_POSITIONS):
         return None
-    if is_multiplied(maps, filters.shape[2], padding, training=training):
+    if before is None and is_multiplied(maps, filters.shape[2], padding, training=training):
         return None
     if torch.is_autocast_enabled("cpu"):
-        maps, filters = autocast(maps), autocast(filters)
-    size = len(maps) * len(filters) * height * width * maps.element_size()
+        filters = autocast(filters)
+        maps = autocast(maps) if before is None else maps
+    size = len(maps) * len(filters) * height * width * filters.element_size()
     parts = list(chunks_of(len(maps), size))
     if len(parts) < 2 or not maps.is_contiguous(memory_format=torch.channels_last):
         return None
     if recorded:
-        trained: Tensor = _ConvolveAndPool.apply(maps, filters, padding, (height, width), parts)
+        trained: Tensor = _ConvolveAndPool.apply(maps, filters, padding, (height, width), parts, before)
         return trained
     shape = (len(maps), len(filters), height // 2, width // 2)
-    pooled = torch.empty(shape, dtype=maps.dtype, memory_format=torch.channels_last)
+    pooled = torch.empty(shape, dtype=filters.dtype, memory_format=torch.channels_last)
     for part in parts:
-        pooled[part] = F.max_pool2d(F.conv2d(maps[part], filters, padding=padding), 2)
+        inputs = maps[part] if before is None else before(maps[part])
+        pooled[part] = F.max_pool2d(F.conv2d(inputs, filters, padding=padding), 2)
     return pooled
 
 
 class _ConvolveAndPool(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, maps: Tensor, filters: Tensor, padding: int, sides: tuple[int, int], parts: list[slice]
+        ctx: Any, maps: Tensor, filters: Tensor, padding: int, sides: tuple[int, int], parts: list[slice], before: Any
     ) -> Tensor:
-        ctx.padding, ctx.sides, ctx.parts = padding, sides, parts
-        pooled, positions = _blank_pooled(maps, (len(maps), len(filters), *sides), torch.channels_last)
+        ctx.padding, ctx.sides, ctx.parts, ctx.before = padding, sides, parts, before
+        # of `before`, which computes the same in the backward pass
+        ctx.precision = {"dtype": torch.get_autocast_dtype("cpu"), "enabled": torch.is_autocast_enabled("cpu")}
+        pooled, positions = _blank_pooled(filters, (len(maps), len(filters), *sides), torch.channels_last)
         for part in parts:
-            convolved = F.conv2d(maps[part], filters, padding=padding)
+            inputs = maps[part] if before is None else before(maps[part])
+            convolved = F.conv2d(inputs, filters, padding=padding)
             pooled[part], positions[part] = torch.ops.aten.max_pool2d_with_indices(convolved, _SIDE, _SIDE)
         ctx.save_for_backward(maps, filters, positions)
         return pooled
@@ -124,15 +135,19 @@ class _ConvolveAndPool(torch.autograd.Function):
         of_filters = torch.zeros_like(filters, dtype=torch.promote_types(filters.dtype, torch.float32))
         settings = ([1, 1], [ctx.padding] * 2, [1, 1], False, [0, 0], 1)
         for part in ctx.parts:
-            shape = (len(maps[part]), len(filters), *ctx.sides)
+            inputs = maps[part]
+            if ctx.before is not None:
+                with torch.autocast("cpu", **ctx.precision):
+                    inputs = ctx.before(inputs)
+            shape = (len(inputs), len(filters), *ctx.sides)
             inner = torch.empty(shape, dtype=gradient.dtype, memory_format=torch.channels_last)
             _spread(gradient[part], positions[part], inner)
-            found = torch.ops.aten.convolution_backward(inner, maps[part], filters, None, *settings, wanted)
+            found = torch.ops.aten.convolution_backward(inner, inputs, filters, None, *settings, wanted)
             if of_maps is not None:
                 of_maps[part] = found[0]
             if wanted[1]:
                 of_filters += found[1]
-        return of_maps, of_filters.to(filters.dtype) if wanted[1] else None, None, None, None
+        return of_maps, of_filters.to(filters.dtype) if wanted[1] else None, None, None, None, None
 
 
 def pool_globally(maps: Tensor, *, with_mean: bool, training: bool) -> Tensor:
