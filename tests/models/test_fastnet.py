@@ -281,7 +281,7 @@ def run_step(monkeypatch: pytest.MonkeyPatch, *, parts: bool, bf16: bool, mode: 
 
 @pytest.mark.parametrize("bf16", [False, True])
 @pytest.mark.parametrize("mode", ["training", "evaluation", "trained stem"])
-def test_a_stem_that_is_not_trained_is_computed_of_a_few_images_at_a_time(
+def test_a_stem_that_is_not_trained_is_computed_for_a_few_images_at_a_time(
     mode: str, bf16: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected, whole = run_step(monkeypatch, parts=False, bf16=bf16, mode=mode)
@@ -304,3 +304,32 @@ def test_hooks_of_the_stem_get_all_images(monkeypatch: pytest.MonkeyPatch) -> No
     with torch.no_grad():
         made(smooth_noise(COUNT).contiguous(memory_format=torch.channels_last))
     assert seen == [COUNT]
+
+
+def nodes_of(result: Tensor) -> list[str]:
+    """Names of all nodes of a result's graph, sorted."""
+    nodes: list[Any] = [result.grad_fn]
+    for node in nodes:
+        nodes += [before for before, _ in node.next_functions if before is not None and before not in nodes]
+    return sorted(node.name() for node in nodes)
+
+
+def test_the_layout_of_images_does_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tensors, "CHUNK_BYTES", 2 * 8 * 15 * 15 * 4)
+    made = net(RESIDUAL).to(memory_format=torch.channels_last).train()
+    made.stem.bias.requires_grad_(False)
+    images = smooth_noise(COUNT).contiguous()
+    found, expected = made(images), made(images.contiguous(memory_format=torch.channels_last))
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    assert nodes_of(found) == nodes_of(expected)
+
+
+def test_operations_of_one_image_are_counted_once() -> None:
+    made = net(RESIDUAL).to(memory_format=torch.channels_last).eval()
+    images = smooth_noise(1).contiguous(memory_format=torch.channels_last)
+    calls: list[int] = []
+    plain = made.stem.forward
+    vars(made.stem)["forward"] = lambda given: calls.append(len(given)) or plain(given)
+    with torch.no_grad():
+        made(images)
+    assert calls == [1]

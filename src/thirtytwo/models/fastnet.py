@@ -82,19 +82,21 @@ class FilterConv(nn.Conv2d):
     def forward(self, maps: Tensor) -> Tensor:
         return convolve(maps, self.weight, self.bias, int(self.padding[0]), training=self.training)
 
-    def pooled(self, maps: Tensor, before: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+    def pooled(self, maps: Tensor, make_maps: Callable[[Tensor], Tensor] | None = None) -> Tensor:
         """The convolution of maps `(N, I, H, W)`, max-pooled to half their sides.
 
-        `before`, if given, computes the maps, without gradients, from an input that has as many images.
+        `make_maps`, if given, makes the maps, without gradients, from an input that has as many images.
         """
         plain = self.bias is None and not _has_hooks(self)
         plain = plain and "forward" not in vars(self)  # which `models.folding` replaces
         if plain:
             padding = int(self.padding[0])
-            pooled = convolve_and_pool(maps, self.weight, padding, training=self.training, before=before)
+            pooled = convolve_and_pool(maps, self.weight, padding, training=self.training, make_maps=make_maps)
             if pooled is not None:
                 return pooled
-        return max_pool_2x2(self(maps if before is None else before(maps)), training=self.training)
+        if make_maps is not None:
+            return self.pooled(make_maps(maps))
+        return max_pool_2x2(self(maps), training=self.training)
 
 
 def _has_hooks(module: nn.Module) -> bool:
@@ -124,8 +126,8 @@ class Group(nn.Module):
         self.activation = activation
         self.residual = settings.residual
 
-    def forward(self, maps: Tensor, before: Callable[[Tensor], Tensor] | None = None) -> Tensor:
-        skip = maps = norm_and_activation(self.norm, self.activation, self.widen.pooled(maps, before))
+    def forward(self, maps: Tensor, make_maps: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+        skip = maps = norm_and_activation(self.norm, self.activation, self.widen.pooled(maps, make_maps))
         for conv, norm in zip(self.body, self.body_norms, strict=True):
             maps = norm_and_activation(norm, self.activation, conv(maps))
         return maps + skip if self.residual else maps
@@ -171,7 +173,7 @@ class FastNet(Network):
         self.logit_scale = settings.logit_scale or 1 / (16 * math.sqrt(widths[-1]))
 
     def forward_features(self, images: Tensor) -> Tensor:
-        if self._stem_is_in_parts(images):
+        if self._stem_can_be_in_parts(images):
             first, *others = self.groups
             maps: Tensor = first(images, self._stem_maps)
         else:
@@ -180,8 +182,8 @@ class FastNet(Network):
             maps = group(maps)
         return maps
 
-    def _stem_is_in_parts(self, images: Tensor) -> bool:
-        """Whether the first group may compute the stem of a few images at a time: without gradients, unobserved."""
+    def _stem_can_be_in_parts(self, images: Tensor) -> bool:
+        """Whether the first group may compute the stem for a few images at a time: without gradients, unobserved."""
         needed = [images, *self.stem.parameters()] if torch.is_grad_enabled() else []
         if any(one.requires_grad for one in needed) or not self.groups:
             return False

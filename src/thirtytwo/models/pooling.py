@@ -70,42 +70,44 @@ def _spread(gradient: Tensor, positions: Tensor, into: Tensor) -> None:
 
 
 def convolve_and_pool(
-    maps: Tensor, filters: Tensor, padding: int, *, training: bool, before: Callable[[Tensor], Tensor] | None = None
+    maps: Tensor, filters: Tensor, padding: int, *, training: bool, make_maps: Callable[[Tensor], Tensor] | None = None
 ) -> Tensor | None:
     """`max_pool2d(conv2d(maps, filters), 2)` of a few images at a time; None where that has no advantage.
-
-    With `before`, `maps` stand for `before(maps)`, which is also computed of a few images at a time, without gradients,
-    and again in the backward pass.
 
     It has one on a CPU, in training or without gradients, for channels-last maps `(N, C, H, W)` whose convolution is
     larger than a part (`CHUNK_BYTES`): the maps between convolution and pool, the largest of a network, are never in
     memory as a whole, nor are their gradients. `filters` are `(O, C, K, K)` with K > `padding`. Outputs and gradients
     are the same up to rounding; the gradient of `filters` is summed over the parts in float32. Gradients have none of
     their own.
+
+    With `make_maps`, `maps` is what it makes the maps from, for a few images at a time: without gradients, and again in
+    the backward pass, until which its parameters must not change. The layout is then that of its input.
     """
     recorded = torch.is_grad_enabled() and (maps.requires_grad or filters.requires_grad)
-    if torch.compiler.is_compiling() or maps.device.type != "cpu" or (recorded and not training) or not len(maps):
+    if torch.compiler.is_compiling() or maps.device.type != "cpu" or (recorded and not training):
         return None
-    sides = maps.shape[2:] if before is None else before(maps[:1]).shape[2:]
+    if len(maps) < 2 or not maps.is_contiguous(memory_format=torch.channels_last):
+        return None
+    sides = maps.shape[2:] if make_maps is None else make_maps(maps[:1]).shape[2:]
     height, width = (side + 2 * padding - filters.shape[2] + 1 for side in sides)
     if min(height, width) < min(_SIDE) or (recorded and height * width > _MOST_POSITIONS):
         return None
-    if before is None and is_multiplied(maps, filters.shape[2], padding, training=training):
+    if make_maps is None and is_multiplied(maps, filters.shape[2], padding, training=training):
         return None
     if torch.is_autocast_enabled("cpu"):
         filters = autocast(filters)
-        maps = autocast(maps) if before is None else maps
+        maps = autocast(maps) if make_maps is None else maps
     size = len(maps) * len(filters) * height * width * filters.element_size()
     parts = list(chunks_of(len(maps), size))
-    if len(parts) < 2 or not maps.is_contiguous(memory_format=torch.channels_last):
+    if len(parts) < 2:
         return None
     if recorded:
-        trained: Tensor = _ConvolveAndPool.apply(maps, filters, padding, (height, width), parts, before)
+        trained: Tensor = _ConvolveAndPool.apply(maps, filters, padding, (height, width), parts, make_maps)
         return trained
     shape = (len(maps), len(filters), height // 2, width // 2)
     pooled = torch.empty(shape, dtype=filters.dtype, memory_format=torch.channels_last)
     for part in parts:
-        inputs = maps[part] if before is None else before(maps[part])
+        inputs = maps[part] if make_maps is None else make_maps(maps[part])
         pooled[part] = F.max_pool2d(F.conv2d(inputs, filters, padding=padding), 2)
     return pooled
 
@@ -113,14 +115,20 @@ def convolve_and_pool(
 class _ConvolveAndPool(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, maps: Tensor, filters: Tensor, padding: int, sides: tuple[int, int], parts: list[slice], before: Any
+        ctx: Any,
+        maps: Tensor,
+        filters: Tensor,
+        padding: int,
+        sides: tuple[int, int],
+        parts: list[slice],
+        make_maps: Any,
     ) -> Tensor:
-        ctx.padding, ctx.sides, ctx.parts, ctx.before = padding, sides, parts, before
-        # of `before`, which computes the same in the backward pass
+        ctx.padding, ctx.sides, ctx.parts, ctx.make_maps = padding, sides, parts, make_maps
+        # so that `make_maps` computes the same in the backward pass
         ctx.precision = {"dtype": torch.get_autocast_dtype("cpu"), "enabled": torch.is_autocast_enabled("cpu")}
         pooled, positions = _blank_pooled(filters, (len(maps), len(filters), *sides), torch.channels_last)
         for part in parts:
-            inputs = maps[part] if before is None else before(maps[part])
+            inputs = maps[part] if make_maps is None else make_maps(maps[part])
             convolved = F.conv2d(inputs, filters, padding=padding)
             pooled[part], positions[part] = torch.ops.aten.max_pool2d_with_indices(convolved, _SIDE, _SIDE)
         ctx.save_for_backward(maps, filters, positions)
@@ -136,9 +144,9 @@ class _ConvolveAndPool(torch.autograd.Function):
         settings = ([1, 1], [ctx.padding] * 2, [1, 1], False, [0, 0], 1)
         for part in ctx.parts:
             inputs = maps[part]
-            if ctx.before is not None:
+            if ctx.make_maps is not None:
                 with torch.autocast("cpu", **ctx.precision):
-                    inputs = ctx.before(inputs)
+                    inputs = ctx.make_maps(inputs)
             shape = (len(inputs), len(filters), *ctx.sides)
             inner = torch.empty(shape, dtype=gradient.dtype, memory_format=torch.channels_last)
             _spread(gradient[part], positions[part], inner)

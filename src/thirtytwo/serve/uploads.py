@@ -39,7 +39,7 @@ _MAX_FIELDS = 16  # form fields that are not files
 _DATA_URI = re.compile(rb"\s*data:[^,]*,", re.IGNORECASE)
 _BASE64_URI = re.compile(rb"\s*data:[^,]*;\s*base64\s*,", re.IGNORECASE)
 _SPACES = b" \t\r\n"
-_MOST_PADDING = 2  # characters = at the end of base64
+_MOST_PADDING = 2  # characters `=` at the end of base64
 _PIECE = 2**18  # characters of base64 that are decoded at a time, which takes milliseconds
 
 
