@@ -67,9 +67,12 @@ def main() -> int:
         return 0
     if options.cores is not None and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {int(core) for core in options.cores.split(",")})  # before torch starts its threads
+    from thirtytwo.cli.start import restart_without_small_caches
     from thirtytwo.process import own_process
 
     own = options.what != "steps" and options.names[:1] != [PORT]
+    if own:
+        restart_without_small_caches()
     with own_process() if own else contextlib.nullcontext():  # with the command line's settings of memory
         return {"steps": measure_steps, "train": train_seeds, "side": take_steps}[options.what](options)
 

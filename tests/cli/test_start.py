@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -124,6 +126,36 @@ def test_a_thread_that_python_did_not_start_does_not_matter() -> None:
 def test_a_closed_output_at_the_end_is_no_error() -> None:
     done = run("recipes", more="atexit.register(sys.stdout.close)")
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.skipif("glibc" not in platform.libc_ver(), reason="glibc's allocator")
+@pytest.mark.parametrize(
+    ("words", "before", "after"),
+    [
+        (["train", "nope"], None, "glibc.malloc.tcache_count=0"),
+        (["tune", "nope"], "glibc.malloc.check=0", "glibc.malloc.check=0:glibc.malloc.tcache_count=0"),
+        (["train", "nope"], "glibc.malloc.tcache_count=7", "glibc.malloc.tcache_count=7"),
+        (["data", "show", "nope"], None, None),
+    ],
+)
+def test_a_training_starts_without_caches_of_small_memory(
+    words: list[str], before: str | None, after: str | None
+) -> None:
+    script = "import atexit, os, sys; from thirtytwo.cli.start import run\n"
+    script += "atexit.register(lambda: print(os.getpid(), os.environ.get('GLIBC_TUNABLES')))\nrun()"
+    environment = {key: value for key, value in os.environ.items() if key != "GLIBC_TUNABLES"}
+    environment |= {} if before is None else {"GLIBC_TUNABLES": before}
+    process = subprocess.Popen(
+        [sys.executable, "-W", "error", "-c", script, *words],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 2
+    assert "'nope'" in err
+    assert out.split() == [str(process.pid), str(after)], "the same process, once"
 
 
 def test_an_interruption_before_the_command_line_is_read() -> None:

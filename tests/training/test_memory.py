@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -49,6 +50,47 @@ assert "allocator" in [choice.what for choice in choices]
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's allocator")
 def test_allocator_is_changed_by_the_command_line_only() -> None:
     run(ALLOCATOR)
+
+
+HOLES = """
+import ctypes
+from thirtytwo.cli.start import restart_without_small_caches
+restart_without_small_caches()
+import torch
+from thirtytwo.config.recipe import TrainSettings
+from thirtytwo.process import own_process
+from thirtytwo.training.hardware import choose_hardware
+
+class Mallinfo(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_size_t) for name in "arena ordblks smblks hblks hblkhd u f o k c".split()]
+
+libc = ctypes.CDLL("libc.so.6")
+libc.mallinfo2.restype = Mallinfo
+
+def step():
+    large = []
+    for number in range(30):
+        large.append(torch.empty((1 + number % 7) * 2**18))  # 1 to 7 MiB
+        small.extend([torch.empty(8), torch.empty(16)])
+    del large
+    small.extend(torch.empty(number % 24 + 1) for number in range(200))
+
+torch.set_num_threads(1)
+with own_process():
+    choose_hardware(TrainSettings(), "cpu")
+small = []
+step()
+first = libc.mallinfo2().arena
+for _ in range(8):
+    step()
+print((libc.mallinfo2().arena - first) / 2**20)
+"""
+
+
+@pytest.mark.long
+@pytest.mark.skipif("glibc" not in platform.libc_ver(), reason="glibc's allocator")
+def test_memory_of_a_step_serves_the_next_one() -> None:
+    assert float(run(HOLES, "train")) < 15
 
 
 RELEASE = """

@@ -17,6 +17,8 @@ from pathlib import Path
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C."""
+_NO_CACHES = "glibc.malloc.tcache_count=0"
+"""A setting of glibc, in the variable GLIBC_TUNABLES."""
 _THREAD_SECONDS = 0.05
 """How long the end waits for a thread: those that decoded images may not have ended yet."""
 
@@ -67,11 +69,34 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its code."""
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # it would search all installed packages for them
     given = sys.argv[1:] if arguments is None else arguments
+    if arguments is None and given[:1] in (["train"], ["tune"]):
+        restart_without_small_caches()
     if list(given[:1]) == ["predict"]:
         open_model_ahead(given)
     from thirtytwo.cli.main import main  # with Typer; imported while the model is opened
 
     main(given)
+
+
+def restart_without_small_caches() -> None:
+    """Replace this process by itself without glibc's caches of small pieces of memory, for a training on Linux.
+
+    PyTorch asks for aligned memory, for which glibc takes a larger piece and cuts off its ends. In these caches, the
+    ends stay apart from the piece once that is freed, so it is too small for the next request of the same size, and
+    each step of a training leaves large holes. The caches can be turned off only when a process starts.
+    """
+    chosen = os.environ.get("GLIBC_TUNABLES", "")
+    if not sys.platform.startswith("linux") or _NO_CACHES.partition("=")[0] in chosen or _is_observed():
+        return
+    try:
+        library = os.confstr("CS_GNU_LIBC_VERSION") or ""
+    except (OSError, ValueError):  # another C library
+        return
+    words = sys.orig_argv[1:]
+    if library.startswith("glibc") and sys.executable and words[-len(sys.argv[1:]) :] == sys.argv[1:]:
+        environment = {**os.environ, "GLIBC_TUNABLES": f"{chosen}:{_NO_CACHES}".lstrip(":")}
+        with suppress(OSError):  # where it may not be started, the training needs more memory
+            os.execve(sys.executable, [sys.executable, *words], environment)
 
 
 def open_model_ahead(given: Sequence[str]) -> None:

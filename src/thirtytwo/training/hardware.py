@@ -23,6 +23,7 @@ from thirtytwo.machine import cpu_count, cpu_name, memory_gb, peak_memory_mb
 from thirtytwo.process import is_own_process
 from thirtytwo.training.processes import current
 
+MALLOC_MAX_FAST = 1
 MALLOC_MMAP_MAX = -4
 MALLOC_TRIM_THRESHOLD = -1
 
@@ -163,12 +164,16 @@ def _choose_precision(wanted: str, device: torch.device) -> tuple[torch.dtype, s
 
 
 def keep_freed_memory() -> list[Choice]:
-    """Configure glibc to keep freed memory, since every training step allocates the same buffers again."""
+    """Configure glibc to keep freed memory in whole pieces: every training step allocates the same buffers again.
+
+    The command line does the rest at its start: `cli.start.restart_without_small_caches`.
+    """
     if not sys.platform.startswith("linux"):
         return []
     try:
         libc = ctypes.CDLL("libc.so.6")
         done = libc.mallopt(MALLOC_MMAP_MAX, 0) and libc.mallopt(MALLOC_TRIM_THRESHOLD, 2**31 - 1)
+        done = done and libc.mallopt(MALLOC_MAX_FAST, 0)
     except (OSError, AttributeError):
         return []
     reason = "each step allocates the same memory again; saves page faults"
