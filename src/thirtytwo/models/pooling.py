@@ -107,9 +107,13 @@ def convolve_and_pool(
     shape = (len(maps), len(filters), height // 2, width // 2)
     pooled = torch.empty(shape, dtype=filters.dtype, memory_format=torch.channels_last)
     for part in parts:
-        inputs = maps[part] if make_maps is None else make_maps(maps[part])
+        inputs = _maps_of(maps[part], make_maps)
         pooled[part] = F.max_pool2d(F.conv2d(inputs, filters, padding=padding), 2)
     return pooled
+
+
+def _maps_of(images: Tensor, make_maps: Callable[[Tensor], Tensor] | None) -> Tensor:
+    return images if make_maps is None else make_maps(images)
 
 
 class _ConvolveAndPool(torch.autograd.Function):
@@ -121,14 +125,14 @@ class _ConvolveAndPool(torch.autograd.Function):
         padding: int,
         sides: tuple[int, int],
         parts: list[slice],
-        make_maps: Any,
+        make_maps: Callable[[Tensor], Tensor] | None,
     ) -> Tensor:
         ctx.padding, ctx.sides, ctx.parts, ctx.make_maps = padding, sides, parts, make_maps
         # so that `make_maps` computes the same in the backward pass
         ctx.precision = {"dtype": torch.get_autocast_dtype("cpu"), "enabled": torch.is_autocast_enabled("cpu")}
         pooled, positions = _blank_pooled(filters, (len(maps), len(filters), *sides), torch.channels_last)
         for part in parts:
-            inputs = maps[part] if make_maps is None else make_maps(maps[part])
+            inputs = _maps_of(maps[part], make_maps)
             convolved = F.conv2d(inputs, filters, padding=padding)
             pooled[part], positions[part] = torch.ops.aten.max_pool2d_with_indices(convolved, _SIDE, _SIDE)
         ctx.save_for_backward(maps, filters, positions)
@@ -143,10 +147,8 @@ class _ConvolveAndPool(torch.autograd.Function):
         of_filters = torch.zeros_like(filters, dtype=torch.promote_types(filters.dtype, torch.float32))
         settings = ([1, 1], [ctx.padding] * 2, [1, 1], False, [0, 0], 1)
         for part in ctx.parts:
-            inputs = maps[part]
-            if ctx.make_maps is not None:
-                with torch.autocast("cpu", **ctx.precision):
-                    inputs = ctx.make_maps(inputs)
+            with torch.autocast("cpu", **ctx.precision):
+                inputs = _maps_of(maps[part], ctx.make_maps)
             shape = (len(inputs), len(filters), *ctx.sides)
             inner = torch.empty(shape, dtype=gradient.dtype, memory_format=torch.channels_last)
             _spread(gradient[part], positions[part], inner)
