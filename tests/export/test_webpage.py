@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from PIL import Image
 
 import thirtytwo
 from thirtytwo.export.webpage import FOLDER, SNIPPET
+from thirtytwo.images.open import MIN_SIDE
 from thirtytwo.inference.classifier import Prediction
 from thirtytwo.inference.library import bundled_models
 
@@ -104,6 +106,86 @@ def check_snippet(page: Any, folder: Path, images: list[Path], expected: list[Pr
         tolerance = 1.0 if file == images[-1] else 0.1  # browsers round the colors of transparent pixels
         assert text == ("" if one.known else "unknown, nearest class ") + one.top
         assert float(share) == pytest.approx(100 * one.confidence, abs=tolerance)
+
+
+def png(width: int, height: int) -> bytes:
+    stream = io.BytesIO()
+    smooth((width, height), 1).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def chosen(name: str, content: bytes) -> dict[str, Any]:
+    """A file as a browser passes it on, which goes by its name."""
+    return {"name": name, "mimeType": "image/png", "buffer": content}
+
+
+@pytest.fixture
+def opened(chromium: str, colour_model: Path, tmp_path: Path) -> Iterator[Any]:
+    """A browser with the page of a model of colors, which is ready."""
+    from playwright.sync_api import sync_playwright
+
+    errors: list[str] = []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        page = browser.new_page()
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.goto((page_of(colour_model, tmp_path) / "index.html").as_uri())
+        page.wait_for_function("document.querySelector('#state').textContent === 'Ready.'")
+        yield page
+        browser.close()
+    assert not errors
+
+
+@pytest.mark.browser
+@pytest.mark.long
+def test_a_page_names_each_file_that_it_cannot_read(opened: Any) -> None:
+    least = MIN_SIDE
+    bad = {
+        "broken.jpg": CAT.read_bytes()[:200],
+        f"{EVIL}.jpg": b"a text",
+        "empty.jpg": b"",
+        "dot.png": png(1, 1),
+        "line.png": png(least - 1, 5),
+    }
+    good = {"small.png": png(least, least), "cat.jpg": CAT.read_bytes()}
+    opened.set_input_files("input", [chosen(*file) for file in [*bad.items(), *good.items()]])
+    opened.wait_for_function("document.querySelectorAll('article').length === 2")
+    named = opened.locator("#unread li").all_inner_texts()
+    assert [one.partition(": ")[0] for one in named] == [*bad]
+    assert "empty" in named[2]
+    assert "1×1" in named[3]
+    assert f"{least - 1}×5" in named[4]
+    opened.wait_for_function("document.querySelector('#state').textContent.startsWith('cat.jpg: ')")
+    opened.set_input_files("input", chosen("notes.jpg", b"a text"))  # all that was chosen before is dealt with
+    opened.wait_for_function("document.querySelector('#unread').textContent.startsWith('notes.jpg')")
+    opened.wait_for_function("!document.querySelector('#state').textContent.startsWith('Classifying')")
+    assert "cat.jpg" not in opened.inner_text("#state")
+
+
+@pytest.mark.browser
+@pytest.mark.long
+def test_files_that_are_dropped_while_others_are_classified_wait_for_them(opened: Any) -> None:
+    opened.evaluate(
+        """names => names.forEach((name) => {
+          const dataTransfer = new DataTransfer();
+          for (const part of ["a", "b"]) dataTransfer.items.add(new File(["a text"], `${name}-${part}.jpg`));
+          document.body.dispatchEvent(new DragEvent("drop", { dataTransfer, bubbles: true, cancelable: true }));
+        })""",
+        ["first", "second"],
+    )
+    opened.wait_for_function("document.querySelectorAll('#unread li').length === 4")
+    named = [one.partition(": ")[0] for one in opened.locator("#unread li").all_inner_texts()]
+    assert named == ["first-a.jpg", "first-b.jpg", "second-a.jpg", "second-b.jpg"]
+
+
+@pytest.mark.browser
+@pytest.mark.long
+def test_a_page_of_ones_own_shows_no_earlier_answer_for_a_file_that_it_cannot_read(opened: Any, tmp_path: Path) -> None:
+    opened.goto((tmp_path / FOLDER / "own.html").as_uri())
+    opened.set_input_files("input", CAT)
+    opened.wait_for_function("document.querySelector('output').value.endsWith('%')")
+    opened.set_input_files("input", chosen("notes.jpg", b"a text"))
+    opened.wait_for_function("!document.querySelector('output').value.includes('%')")
 
 
 def test_the_archive_is_the_same_each_time(colour_model: Path, tmp_path: Path) -> None:

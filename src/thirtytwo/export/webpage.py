@@ -43,10 +43,15 @@ SNIPPET = """<script src="classifier.js"></script>
 <output></output>
 <script>
   document.querySelector("input").addEventListener("change", async ({ target }) => {
-    const classifier = await thirtytwo.load();
-    const { top, confidence, known } = await classifier.classify(target.files[0]);
-    const name = known ? top : `unknown, nearest class ${top}`;
-    document.querySelector("output").value = `${name}, ${(100 * confidence).toFixed(1)} %`;
+    const answer = document.querySelector("output");
+    try {
+      const classifier = await thirtytwo.load();
+      const { top, confidence, known } = await classifier.classify(target.files[0]);
+      const name = known ? top : `unknown, nearest class ${top}`;
+      answer.value = `${name}, ${(100 * confidence).toFixed(1)} %`;
+    } catch (error) {
+      answer.value = error.message;
+    }
   });
 </script>
 """

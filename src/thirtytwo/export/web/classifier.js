@@ -3,10 +3,12 @@
 //   const classifier = await thirtytwo.load();
 //   const { top, confidence, known, predictions } = await classifier.classify(file);
 //
-// `file` is a File or Blob with an image. Plain scripts and no modules, so that pages also work from a folder.
+// `file` is a File or Blob with an image; of one that cannot be read, the error's message says why. Plain scripts and no
+// modules, so that pages also work from a folder.
 "use strict";
 const thirtytwo = (() => {
   const GAP = 3; // images are first averaged to this many times the size that is needed, then resampled
+  const LEAST = 2; // pixels on each side, as everywhere in thirtytwo
   const MOST = 16_000_000; // pixels that every browser can draw at once
   let loading;
 
@@ -46,7 +48,13 @@ const thirtytwo = (() => {
 
   // The upright image over white: { width, height, data }, three bytes a pixel.
   async function decode(file) {
-    let bitmap = await createImageBitmap(file, { colorSpaceConversion: "none" });
+    if (!file.size) throw new Error("The file is empty.");
+    let bitmap = await createImageBitmap(file, { colorSpaceConversion: "none" }).catch((cause) => {
+      throw new Error("This browser cannot read it as an image.", { cause });
+    });
+    if (Math.min(bitmap.width, bitmap.height) < LEAST) {
+      throw new Error(`It has ${bitmap.width}×${bitmap.height} pixels; expected at least ${LEAST}×${LEAST}.`);
+    }
     const shrink = Math.sqrt(MOST / (bitmap.width * bitmap.height));
     if (shrink < 1) {
       const resizeWidth = Math.floor(bitmap.width * shrink);
