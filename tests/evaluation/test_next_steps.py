@@ -46,8 +46,15 @@ def test_what_may_be_chance_is_said_to_be() -> None:
 def test_the_class_of_fewest_images_is_named_also_where_all_of_them_are_recognized() -> None:
     found = next_steps(predictions([[3, 0, 0], [1, 4, 0], [2, 2, 30]]), labels=False)
     assert found.few == (("a", 3), ("b", 5))
-    assert any("The recall of a is from only 3 images" in sentence for sentence in found.advice)
-    assert not any("of b is from only" in sentence for sentence in found.advice)
+    assert any("The share of a that is recognized is measured on only 3 images" in one for one in found.advice)
+    assert not any("The share of b" in sentence for sentence in found.advice)
+
+
+@pytest.mark.parametrize(("wrong", "clear"), [(1, False), (4, False), (5, True)])
+def test_a_class_of_very_few_images_is_not_called_clearly_weak(wrong: int, clear: bool) -> None:
+    found = next_steps(predictions([[0, wrong], [0, 90]]), labels=False)
+    assert [(one.name, one.clear) for one in found.weak] == [("a", clear)]
+    assert any("clearly below the average" in sentence for sentence in found.advice) is clear
 
 
 def test_without_errors_nothing_stands_out() -> None:

@@ -11,7 +11,7 @@ from thirtytwo.evaluation.calibration import Calibration, calibration_record, st
 from thirtytwo.evaluation.metrics import reliability
 from thirtytwo.predictions import Predictions
 from thirtytwo.report.card import card
-from thirtytwo.report.figures import write_figures
+from thirtytwo.report.figures import draw_reliability, write_figures
 from thirtytwo.report.gallery import augmented_rows
 from thirtytwo.report.page import render
 from thirtytwo.report.run_record import read_run_record
@@ -145,6 +145,24 @@ def test_figures_of_calibration_and_corruptions(make_run):
     assert all(f"<!-- {text} -->" in drawn for text in ("Gaussian noise", "Zoom blur", "Noise", "Blur"))
     both = (run.figures / "reliability.svg").read_text(encoding="utf-8")
     assert "Before calibration" in both
+
+
+def test_a_figure_of_a_model_without_calibration_has_one_panel(make_run):
+    run, given = make_run()
+    record = calibration_record(given, np.log(given.probabilities), Calibration(), temperature_only=None, fitted_on=0)
+    run.write_json(run.metrics, run.read_json(run.metrics) | {"calibration": record})
+    figure = draw_reliability(read_run_record(run))
+    assert [axes.get_title() for axes in figure.axes if axes.get_title()] == [
+        f"Reliability on test, ECE {record['after']['ece']['value']:.4f}"
+    ]
+
+
+def test_the_legend_of_charts_is_only_where_they_are(make_run):
+    run, given = make_run()
+    add_calibration(run, given)
+    record = read_run_record(run)
+    assert "lie on the dotted line" in render(record, None)
+    assert "lie on the dotted line" not in card(record)
 
 
 @pytest.fixture

@@ -25,6 +25,8 @@ Places: TypeAlias = npt.NDArray[np.float64]
 Chosen: TypeAlias = npt.NDArray[np.bool_]
 
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
+SPLIT_NAMES = {"val": "validation"}
+"""Displayed names of splits, where they are not those in files."""
 TEST_FRACTION = 0.2
 """Share of the training images that is split off where data has no test split."""
 _SPELLINGS: dict[str, Split] = {

@@ -298,10 +298,10 @@ class CalibrationEvaluator(Evaluator):
         return Section(
             sentences=(
                 "Of predictions with 80\u00a0% confidence, 80\u00a0% should be correct.",
-                "Calibrated probabilities lie on the dotted line; bars are 95\u00a0% intervals.",
                 *_calibration_sentences(record, split, stages),
             ),
             charts=tuple(charts),
+            legend=("Calibrated probabilities lie on the dotted line; bars are 95\u00a0% intervals.",),
             tables=tuple(table for table in (stages, _coverage_table(predictions)) if table is not None),
         )
 

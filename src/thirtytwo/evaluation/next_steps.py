@@ -16,6 +16,8 @@ MAX_CLASSES = MAX_PAIRS = 5
 """Largest numbers of weak classes and of confusions that are named."""
 FEW = 20
 """Number of evaluated images of a class below which its recall is hardly known."""
+LEAST_CLEAR = 5
+"""Number of evaluated images of a class from which it may be called clearly weak: fewer wrong ones can be chance."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,8 @@ class WeakClass:
         recognized: number of its images that are predicted as it.
         images: number of its images.
         interval: 95 % interval of its recall (Wilson).
-        clear: whether even the upper end of the interval is below the accuracy on all images.
+        clear: whether even the upper end of the interval is below the accuracy on all images, and the class has at
+            least `LEAST_CLEAR` images.
         instead: the class that its other images are most often predicted as; empty if there are none.
     """
 
@@ -136,7 +139,7 @@ class NextSteps:
         if not self.few:
             return ""
         name, images = self.few[0]
-        known = f"The recall of {readable(name)} is from only {counted(images, 'image')}"
+        known = f"The share of {readable(name)} that is recognized is measured on only {counted(images, 'image')}"
         return f"{known}: evaluate on more to know it better."
 
 
@@ -187,7 +190,8 @@ def _weak_classes(predictions: Predictions, accuracy: float) -> tuple[WeakClass,
         others[index] = 0
         ends = wilson(recognized, images)
         instead = predictions.classes[int(others.argmax())]
-        found.append(WeakClass(name, recognized, images, ends, ends[1] < accuracy, instead))
+        is_clear = images >= LEAST_CLEAR and ends[1] < accuracy
+        found.append(WeakClass(name, recognized, images, ends, is_clear, instead))
     below = [one for one in found if one.recall < accuracy]
     clear = [one for one in below if one.clear]
     return tuple(sorted(clear or below, key=lambda one: (one.recall, -one.images))[:MAX_CLASSES])

@@ -91,6 +91,7 @@ class Section:
         sentences: complete sentences before the tables.
         tables: tables, in order.
         charts: charts, left to right.
+        legend: complete sentences on the charts, shown only with them.
         notes: complete sentences after the tables.
         images: images to show, the most important first.
         figure: a figure that is written to the directory of figures, named by the key of the evaluator.
@@ -99,6 +100,7 @@ class Section:
     sentences: tuple[str, ...] = ()
     tables: tuple[Table, ...] = ()
     charts: tuple[Chart, ...] = ()
+    legend: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     images: tuple[Picked, ...] = ()
     figure: LineFigure | None = None

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from thirtytwo.errors import require
-from thirtytwo.evaluation.calibration import stored_reliability
+from thirtytwo.evaluation.calibration import stored_reliability, was_not_calibrated
 from thirtytwo.evaluation.metrics import confusion_matrix, reliability
 from thirtytwo.evaluation.sections import LineFigure
 from thirtytwo.images.fonts import font_families
@@ -119,7 +119,7 @@ def draw_curves(record: RunRecord) -> Any:
                 axes.plot(*zip(*points, strict=True), dashes, color=color, label=name, marker=marker)
         axes.set_title(title)
         axes.set_xlabel("epoch")
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
         if axes.lines:
             axes.legend()
     return figure
@@ -165,7 +165,8 @@ def _labels(names: Iterable[str]) -> list[str]:
 def draw_reliability(record: RunRecord) -> Any:
     """Plot accuracy against confidence with 95 % intervals, and the number of images per bin, before and after."""
     assert record.predictions is not None
-    before = stored_reliability((record.metrics or {}).get("calibration") or {})
+    measured = (record.metrics or {}).get("calibration") or {}
+    before = None if was_not_calibrated(measured) else stored_reliability(measured)
     after = reliability(record.predictions)
     panels = [("", after)] if before is None else [("before calibration", before), ("after", after)]
     figure = empty_figure(4.6 * len(panels), 5.4)
@@ -181,6 +182,7 @@ def draw_reliability(record: RunRecord) -> Any:
         above.errorbar(confidence, accuracy, yerr=errors, fmt="o", color=ACCENT, markersize=4, elinewidth=1)
         above.set_title(f"{when.capitalize() or f'Reliability on {record.split}'}, ECE {found.ece:.4f}")
         below.bar(found.edges[:-1], found.counts, width=np.diff(found.edges) * 0.92, align="edge", color=MUTED)
+        below.yaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
         below.set_xlabel("confidence")
     rows[0][0].set_ylabel("accuracy")
     rows[1][0].set_ylabel("images")

@@ -13,6 +13,7 @@ from typing import Any
 
 from thirtytwo.config.recipe import Recipe
 from thirtytwo.config.resolve import flatten, with_overrides
+from thirtytwo.data.split import SPLIT_NAMES
 from thirtytwo.errors import RunError
 from thirtytwo.evaluation.evaluators import Evaluator, Results, evaluators
 from thirtytwo.evaluation.metrics import compute_metrics
@@ -124,7 +125,7 @@ class RunRecord:
     @property
     def split_names(self) -> dict[str, str]:
         """Displayed names of splits."""
-        return {"val": "validation"}
+        return SPLIT_NAMES
 
     @property
     def interrupted(self) -> bool:

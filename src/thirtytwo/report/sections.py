@@ -37,7 +37,7 @@ def section_context(
     return {
         "key": key,
         "title": title,
-        "text": " ".join(section.sentences),
+        "text": " ".join([*section.sentences, *(section.legend if section.charts else ())]),
         "charts": [(chart.title, reliability_chart(chart.data, chart.title.lower())) for chart in section.charts],
         "tables": [table for table in section.tables if not table.folded],
         "folded": [table for table in section.tables if table.folded],

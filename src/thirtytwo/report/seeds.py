@@ -8,12 +8,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+from thirtytwo.arguments import given_paths
 from thirtytwo.config.recipe import Recipe
 from thirtytwo.errors import DataError, RunError
 from thirtytwo.evaluation.metrics import METRICS, metric_of
 from thirtytwo.evaluation.sections import table_of
 from thirtytwo.evaluation.statistics import Spread, spread
-from thirtytwo.io import paths_of, write_json, write_text
+from thirtytwo.io import write_json, write_text
 from thirtytwo.report.sections import table_markdown
 from thirtytwo.run_paths import SEEDS_SUMMARY, holds_seeds
 from thirtytwo.rundir import RunDir
@@ -100,7 +101,7 @@ def expanded_runs(runs: Path | str | Sequence[Path | str], *, folds: bool = Fals
     """
     paths: list[Path] = []
     notices = []
-    for named in paths_of("runs", runs):
+    for named in given_paths("runs", runs):
         if not holds_seeds(named):
             paths.append(named)
             continue
