@@ -35,6 +35,8 @@ METADATA_KEY = "thirtytwo"
 CHECKSUM_KEY = "thirtytwo_sha256"
 """Metadata key of a SHA-256 in hexadecimal: of all other bytes of model.onnx, of the tensors in weights.safetensors."""
 
+DISK_FULL = "Free disk space or choose another location, then run the command again."
+"""Advice on an output for which the disk has no space."""
 _FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _WRITE_ERRNOS = _FULL_ERRNOS | {errno.EROFS, errno.EIO}
 """Errors without a file name that count as write errors; others, such as a decoder's, are re-raised unchanged."""
@@ -160,7 +162,7 @@ def _advice(error: OSError) -> str:
     if error.errno == errno.ENAMETOOLONG:
         return "Choose a shorter name."
     if error.errno in _FULL_ERRNOS:
-        return "Free disk space or choose another location, then run the command again."
+        return DISK_FULL
     return "Choose another location."
 
 
@@ -284,14 +286,17 @@ def check_writable(path: Path, *, force: bool, format: str = "", option: str = "
     folder = _existing_folder(path)
     if not is_directory(folder):
         raise OutputError(f"{path} cannot be written: {folder} is not a folder.", "Choose another folder.")
-    if not os.access(folder, os.W_OK | os.X_OK):
+    try:  # permissions do not say it of a folder of the system, such as /proc, and a file system may be read-only
+        _create_beside(folder / path.name).unlink()
+    except PermissionError:
         raise OutputError(
             f"{path} cannot be written: no permission to write to {folder}.",
             "Choose another folder, or change its permissions.",
-        )
-    try:  # permissions do not say it of a folder of the system, such as /proc
-        _create_beside(folder / path.name).unlink()
+        ) from None
     except OSError as error:
+        if error.errno == errno.EROFS:
+            problem = f"{path} cannot be written: {folder} is on a read-only file system."
+            raise OutputError(problem, "Choose another folder.") from None
         raise OutputError(f"{path} cannot be written: no file can be created in {folder}.", _advice(error)) from None
 
 

@@ -19,6 +19,7 @@ from typing import Any, ParamSpec, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from thirtytwo.arguments import given_path
 from thirtytwo.config.recipe import Recipe
 from thirtytwo.config.resolve import read_recipe
 from thirtytwo.errors import RunError, require
@@ -31,7 +32,6 @@ from thirtytwo.io import (
     is_unused,
     lock_directory,
     numbered,
-    path_of,
     write_json,
     write_text,
 )
@@ -136,9 +136,9 @@ class RunDir(RunState):
 
         Raises:
             RunError: it does not exist, is a file, or holds no recipe.
-            ArgumentError: it is not a path.
+            ArgumentError: it is not a path, or empty.
         """
-        run = cls(path_of("run", path))
+        run = cls(given_path("run", path))
         if is_file(run.path):
             raise _file_error(run.path)
         if not is_directory(run.path):

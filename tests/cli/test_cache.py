@@ -97,3 +97,15 @@ def test_missing_cache_is_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     assert run()[1].startswith("0 entries")
     assert run("--clear")[0] == 0
     assert not (tmp_path / "nowhere").exists()
+
+
+def test_few_entries_are_named_where_many_are_known(
+    run: Callable[..., Output], tiny: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("THIRTYTWO_CACHE", str(tmp_path / "cache"))
+    for number in range(7):
+        load_dataset(str(tiny.folder(tmp_path / f"set {number}, of 7", 9, seed=number)))
+    code, _, err = run("--clear", "zebra")
+    assert code == 2
+    assert err.count(", of 7'") == 5
+    assert "and 2 more" in err

@@ -23,6 +23,19 @@ class Terminal(io.StringIO):
         return True
 
 
+@pytest.mark.parametrize("name", ["-x.jpg", "--y.jpg"])
+def test_a_file_that_begins_with_a_dash_is_named_with_its_folder(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).touch()
+    assert run_command(["predict", name]) == 2
+    assert f"write ./{name}" in capsys.readouterr().err
+    (tmp_path / name).unlink()
+    assert run_command(["predict", name]) == 2
+    assert "./" not in capsys.readouterr().err
+
+
 def test_control_characters_in_names_are_escaped(
     write_model: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

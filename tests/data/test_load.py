@@ -67,6 +67,26 @@ def test_specs_that_name_nothing(spec, error, words, tmp_path, monkeypatch):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("others", "suggested"),
+    [
+        ((), False),
+        (("hosts", "ssl/cert.pem"), False),
+        (("a.jpg",), True),
+        (("cat/1.png",), True),
+        (("x/y/1.png",), False),
+    ],
+)
+def test_the_folder_of_a_file_is_suggested_only_where_it_has_images(others, suggested, tmp_path):
+    for name in ("passwd", *others):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(DataError) as caught:
+        load_dataset(str(tmp_path / "passwd"))
+    assert (f"such as {str(tmp_path)!r}" in str(caught.value.fix)) is suggested
+    assert "CSV file" in str(caught.value.fix)
+
+
 @pytest.mark.parametrize("given", ["environment", "option"])
 def test_what_the_data_root_has_is_named(given, make, tmp_path, monkeypatch):
     root = make.tree(tmp_path / "root", {"flowers/rose": 2, "flowers/tulip": 2, "pets/cats/a": 2})

@@ -313,6 +313,15 @@ def test_columns_that_are_named_as_those_of_the_copy_get_a_number(make, tmp_path
     assert load_dataset(str(tmp_path / "clean"), whole=True).classes == ("a", "b")
 
 
+def test_another_column_of_labels_is_kept(make, tmp_path):
+    make.tree(tmp_path, {"photos": 8})
+    rows = [f"photos/{number}.png,{'ab'[number % 2]},{number}" for number in range(8)]
+    (tmp_path / "labels.csv").write_text("\n".join(["file,label,class", *rows]))
+    write_fixed(f"{tmp_path / 'labels.csv'}?label=label", plan_of(), tmp_path / "clean")
+    assert list(rows_of(tmp_path / "clean/metadata.csv")[0]) == ["file_name", "label", "split", "class"]
+    assert load_dataset(str(tmp_path / "clean"), whole=True).classes == ("a", "b")
+
+
 def test_names_columns_and_order_of_a_table_are_kept(make, tmp_path):
     cells = [{"bytes": make.png(number), "path": f"in/a/photo {number}.png"} for number in range(6)]
     cells += [{"bytes": make.png(6), "path": "..\\x.PNG"}, {"bytes": make.png(7), "path": None}]

@@ -154,6 +154,29 @@ def test_images_keep_their_rows_and_the_report_its_images(changed: tuple[Path, R
     assert b"data:image" in write_report(run.path).read_bytes()
 
 
+@pytest.mark.long
+def test_class_folders_that_were_renamed_are_named(
+    changed: tuple[Path, RunDir], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, run = changed
+    (folder / "a").rename(folder / "x")
+    (folder / "b").rename(folder / "y")
+    with pytest.raises(DataError) as one:
+        evaluate(run.path, device="cpu", show=False)
+    for word in ("'x'", "'y'", "'a'", "'b'"):
+        assert word in one.value.message
+    assert "names that they had" in str(one.value.fix)
+    assert "different data set" not in str(one.value)
+    with pytest.raises(DataError, match="'x', 'y'"):
+        evaluate(run.path, data=str(folder), device="cpu", show=False)
+    (folder / "y").rename(folder / "b")
+    capsys.readouterr()
+    evaluate(run.path, device="cpu")
+    log = " ".join(capsys.readouterr().err.split())
+    assert "40 images of the run now in the class 'x', which it was not trained on" in log
+    assert "missing or no longer readable" not in log
+
+
 def test_the_record_names_every_image_once(overfitted: tuple[Path, Run]) -> None:
     folder, run = overfitted
     split = json.loads((run.path / "split.json").read_text())

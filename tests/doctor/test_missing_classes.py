@@ -104,6 +104,7 @@ def test_a_class_of_one_image_that_cannot_be_divided(make: SimpleNamespace, tmp_
     diagnosis = diagnose(str(root))
     assert diagnosis.data is not None
     assert severities(diagnosis, "T302")[0] == "error"
+    assert [one.what for one in diagnosis.findings if "1 of 3 classes has fewer" in one.what]
     assert "T103" in diagnosis.ran
     assert suggested(diagnosis) == {("drop", "train", "cow", ""): 1}
     assert set(counts(root, diagnosis)["train"]) == {"cat", "dog"}

@@ -55,6 +55,7 @@ def test_unusual_images_are_found(code: str) -> None:
     assert sorted(place.position for (place,) in found.groups) == [7, 40]
     assert len(found.notes) == 2
     assert found.severity == "note"
+    assert " show " not in found.what, "a verb that one image would need in the singular"
 
 
 @pytest.mark.parametrize("code", CODES)

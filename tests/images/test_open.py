@@ -84,3 +84,11 @@ def test_the_limit_on_pixels_can_be_raised(monkeypatch):
     monkeypatch.setenv("THIRTYTWO_MAX_PIXELS", "many")
     with pytest.raises(ImageError, match="THIRTYTWO_MAX_PIXELS"):
         decode(encoded(NOISE, "PNG"))
+
+
+def test_bytes_that_are_no_image_are_called_bytes():
+    with pytest.raises(ImageError, match="^The bytes are not an image") as caught:
+        load_image(b"abc", 32)
+    assert "The image" not in caught.value.message
+    with pytest.raises(ImageError, match="^row 3 is not an image"):
+        load_image(b"abc", 32, name="row 3")

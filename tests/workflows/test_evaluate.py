@@ -11,7 +11,8 @@ from thirtytwo.data.load import load_dataset
 from thirtytwo.errors import ArgumentError, DataError, RunError, ThirtytwoError
 from thirtytwo.evaluation.corruptions import STRENGTHS, corruption_names, display_name
 from thirtytwo.rundir import RunDir
-from thirtytwo.workflows.evaluate import evaluate
+from thirtytwo.workflows.evaluate import _left_out, evaluate
+from thirtytwo.workflows.loading import OtherImages
 from thirtytwo.workflows.train import train
 
 
@@ -26,6 +27,14 @@ def trained(tmp_path_factory):
 def run(trained, tmp_path):
     shutil.copytree(trained, tmp_path / "digits")
     return RunDir(tmp_path / "digits")
+
+
+def test_a_single_image_that_is_left_out(tiny, tmp_path):
+    found = OtherImages(tiny.images(9), {"trained_on": 1, "validation": 2}, own_test=1)
+    trained_on, validation, own_test = _left_out(found, RunDir(tmp_path / "run"))
+    assert trained_on.startswith("left out 1 image that")
+    assert validation.startswith("left out 2 images that")
+    assert own_test.startswith("1 image is")
 
 
 @pytest.mark.long

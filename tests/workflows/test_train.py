@@ -8,6 +8,7 @@ import json
 import os
 import re
 import resource
+import shlex
 import shutil
 import signal
 import subprocess
@@ -540,6 +541,24 @@ def test_resuming_with_other_data(again: RunDir, tmp_path: Path) -> None:
     assert str(folder) in caught.value.message
 
 
+@pytest.mark.long
+def test_resuming_after_the_folder_changed(small: Callable[..., Run], tmp_path: Path) -> None:
+    folder = color_folder(tmp_path / "colours", COLORS, {"train": 12, "test": 4})
+    run = small(data=str(folder), limit_train=None, epochs=1)
+    (run.path / "report.html").unlink()
+    gone = next((folder / "train").rglob("*.png"))
+    image = Image.open(gone).rotate(90)
+    image.putpixel((0, 0), (1, 2, 3))
+    gone.unlink()
+    image.save(gone.with_name("added.png"))
+    with pytest.raises(RunError) as caught:
+        small(data=str(folder), limit_train=None, epochs=1, resume=True)
+    name = gone.parent.name
+    assert f"1 image missing: {name}/{gone.name}; 1 image new: {name}/added.png" in caught.value.message.replace(
+        "train/", ""
+    )
+
+
 def test_resuming_a_missing_run(tmp_path: Path) -> None:
     with pytest.raises(RunError) as caught:
         train("digits", run=tmp_path / "none", resume=True, show=False)
@@ -693,6 +712,12 @@ def test_full_disk(
     file = rf"{re.escape(str(path))}/(checkpoints/)?({artefact})"
     assert re.match(rf"thirtytwo: {file} .*File too large", err)
     assert not list(path.rglob(".*")), "nothing half-written"
+    if artefact == "last.ckpt":
+        command = err.partition("Free disk space, then continue with: ")[2]
+        assert run_command(shlex.split(command)[1:]) == 0
+    else:
+        assert run_command([*arguments, *settings]) == 0
+    assert (path / "report.html").is_file()
 
 
 @pytest.mark.parametrize(("step", "artefact"), [("save_weights", "weights.safetensors"), ("export_onnx", "model.onnx")])

@@ -134,6 +134,25 @@ def test_data_may_be_a_path(call: Callable[[Path], Any], tmp_path: Path, monkeyp
         (partial(thirtytwo.load_dataset, "digits", image_size=None), "The image size is None"),
         (partial(thirtytwo.load_dataset, "digits", image_size="32"), "The image size is '32'"),
         (partial(thirtytwo.load_dataset, "digits", image_size=32.5), "The image size is 32.5"),
+        (partial(train, "digits", recipe=3), "recipe must be a path; found 3"),
+        (partial(train, "digits", recipe={"a": 1}), "recipe must be a path; found {'a': 1}"),
+        (partial(find_lr, "digits", recipe=3), "recipe must be a path; found 3"),
+        (partial(thirtytwo.train_seeds, "digits", seeds=[0], recipe=3), "recipe must be a path; found 3"),
+        (partial(thirtytwo.train_folds, "digits", folds=2, recipe=3), "recipe must be a path; found 3"),
+        (partial(thirtytwo.tune, "digits", recipe=3), "recipe must be a path; found 3"),
+        (partial(train, "digits", pretrained=3), "pretrained must be a path; found 3"),
+        (partial(train, "digits", fix_plan=3), "fix_plan must be a path; found 3"),
+        (partial(train, "digits", overrides={1: 2}), "overrides must be values by dotted key"),
+        (partial(thirtytwo.tune, "digits", space=3), "space must be a path; found 3"),
+        (partial(thirtytwo.tune, "digits", space={1: 2}), "unknown key '1'"),
+        (partial(thirtytwo.tune, "digits", metric=3), "metric must be text; found 3"),
+        (partial(thirtytwo.tune, "digits", pruner=3), "pruner must be text; found 3"),
+        (partial(thirtytwo.export_model, None, "onnx-int8"), "model must be a path; found None"),
+        (partial(thirtytwo.export_model, "digits", None), "kind must be text; found None"),
+        (partial(thirtytwo.export_model, "digits", "onnx-int8", out=3), "out must be a path; found 3"),
+        (partial(thirtytwo.push, "runs/a", None, dry_run=True), "repository must be text; found None"),
+        (partial(thirtytwo.compare, ["runs/a", "runs/b"], out=3), "out must be a path; found 3"),
+        (partial(thirtytwo.Classifier, 3), "path must be a path; found 3"),
     ],
 )
 def test_wrong_arguments_are_named(
@@ -144,6 +163,82 @@ def test_wrong_arguments_are_named(
         call()
     assert named in str(caught.value)
     assert not list(tmp_path.iterdir())
+
+
+_WITH_A_RUN: list[Callable[..., Any]] = [
+    partial(train, "no-such-data"),
+    partial(thirtytwo.train_seeds, "no-such-data", seeds=[0]),
+    partial(thirtytwo.train_folds, "no-such-data", folds=2),
+    partial(thirtytwo.tune, "no-such-data"),
+    partial(thirtytwo.ensemble, ["runs/a", "runs/b"]),
+]
+_WITH_A_DATA_ROOT: list[Callable[..., Any]] = [
+    *_WITH_A_RUN,
+    partial(find_lr, "no-such-data"),
+    partial(thirtytwo.load_dataset, "no-such-data"),
+    partial(thirtytwo.export_model, "no-such-model", "onnx-int8"),
+    partial(thirtytwo.compare, ["runs/a", "runs/b"]),
+]
+
+
+@pytest.mark.parametrize(("value", "found"), [(3, "must be a path; found 3"), ("", "is empty. Check whether")])
+@pytest.mark.parametrize(
+    ("call", "name"),
+    [
+        *((call, "run") for call in _WITH_A_RUN),
+        *((call, "data_root") for call in _WITH_A_DATA_ROOT),
+        (partial(train, "no-such-data", resume=True), "run"),
+        (thirtytwo.evaluate, "run"),
+        (thirtytwo.write_report, "run"),
+        (partial(thirtytwo.push, repository="owner/name"), "run"),
+        (thirtytwo.compare, "runs"),
+        (thirtytwo.ensemble, "runs"),
+        (partial(thirtytwo.compare, ["runs/a", "runs/b"]), "out"),
+        (partial(thirtytwo.export_model, "no-such-model", "onnx-int8"), "out"),
+        (partial(thirtytwo.tune, "no-such-data"), "space"),
+        (thirtytwo.Classifier, "path"),
+    ],
+)
+def test_paths_that_are_none_or_empty_are_refused(
+    call: Callable[..., Any], name: str, value: object, found: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ArgumentError, match=f"^{name} {found}"):
+        call(**{name: value})
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_empty_recipe_is_not_that_of_the_current_folder(
+    finished_run: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(finished_run(tmp_path / "run"))
+    with pytest.raises(UnknownNameError, match="recipe ''"):
+        find_lr("digits", recipe="")
+
+
+def test_arguments_of_a_finished_run_are_named(finished_run: Callable[..., Path], tmp_path: Path) -> None:
+    run = finished_run(tmp_path / "run")
+    for name, value, found in (
+        ("ood", 3, "ood must be .*; found int"),
+        ("ood", [3], "ood must be .*; found int"),
+        ("data_root", 3, "data_root must be a path"),
+        ("data_root", "", "data_root is empty"),
+    ):
+        with pytest.raises(ArgumentError, match=f"^{found}"):
+            thirtytwo.evaluate(run, **{name: value})
+    for name, value, found in (
+        ("out", 3, "out must be a path"),
+        ("out", "", "out is empty"),
+        ("data_root", 3, "data_root must be a path"),
+    ):
+        with pytest.raises(ArgumentError, match=f"^{found}"):
+            thirtytwo.write_report(run, **{name: value})
+
+
+def test_a_run_is_a_recipe_and_weights_to_start_from(finished_run: Callable[..., Path], tmp_path: Path) -> None:
+    run = Run(finished_run(tmp_path / "run"), {})
+    with pytest.raises(UnknownNameError, match="no-such-data"):
+        train("no-such-data", recipe=run, pretrained=run)
 
 
 def test_a_missing_argument_is_named_by_python() -> None:

@@ -79,6 +79,18 @@ def show_error(message: str, fix: str | None = None) -> None:
     print("\n".join([label, *wrapped]), file=sys.stderr)
 
 
+def advice_on_file(error: Exception, given: Sequence[str]) -> str | None:
+    """How to name a file that begins with a dash, where a command line was refused for an unknown option.
+
+    Args:
+        error: why it was refused.
+        given: the words of the command line.
+    """
+    option = getattr(error, "option_name", None)
+    files = [word for word in given if option and word.startswith(option) and os.path.isfile(word)]  # noqa: PTH113
+    return f"To name the file {files[0]}, write ./{files[0]}" if files else None
+
+
 @contextmanager
 def brief_warnings() -> Iterator[None]:
     """Print warnings of libraries as one sentence with the library's name, without a line of its code."""

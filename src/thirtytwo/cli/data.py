@@ -11,10 +11,10 @@ import typer
 
 from thirtytwo.cli.console import log, log_new_folder, show, show_table
 from thirtytwo.cli.options import Data, DataRoot
-from thirtytwo.errors import DataError, did_you_mean
+from thirtytwo.errors import DataError, closest
 from thirtytwo.inputs import refuse_data_as_output
 from thirtytwo.io import check_writable, short_name
-from thirtytwo.text import capitalized, percent, readable, readable_names, size
+from thirtytwo.text import capitalized, listing, percent, readable, readable_names, size
 
 if TYPE_CHECKING:
     from thirtytwo.data.cache_eviction import Cleared, Stored
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from thirtytwo.training.batches import Samples
 
 MAX_LABELS = 2  # classes listed below a mixed image
+MAX_KNOWN = 5
+"""Data sets in the cache that a message names."""
 MAX_SIZES = 5
 """Sizes of images that are listed."""
 
@@ -281,10 +283,17 @@ def _matching(found: list[Stored], wanted: list[str]) -> list[Stored]:
     for text in wanted:
         matches = [one for one in found if one.data == text or (len(text) >= 8 and one.path.name.startswith(text))]
         if not matches:
-            known = {one.name for one in found} | {one.data for one in found if one.data}
-            raise DataError(f"The cache has no entry {text!r}.", did_you_mean(text, known))
+            raise DataError(f"The cache has no entry {text!r}.", _known_entries(found, text))
         chosen |= {one.path: one for one in matches}
     return list(chosen.values())
+
+
+def _known_entries(found: list[Stored], text: str) -> str:
+    """The data sets in the cache that a mistyped name may mean, else the first of them."""
+    data = sorted({one.data for one in found if one.data})
+    if close := closest(text, [*data, *(one.name for one in found)]):
+        return f"Did you mean {close}?"
+    return f"It has {listing(data, MAX_KNOWN)}; thirtytwo cache lists all." if data else "thirtytwo cache lists all."
 
 
 def _show_removed(done: Cleared) -> None:

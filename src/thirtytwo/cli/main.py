@@ -19,7 +19,7 @@ import typer
 
 from thirtytwo.cli.app import app as open_app
 from thirtytwo.cli.app import app_options
-from thirtytwo.cli.console import brief_warnings, log, log_new_folder, show, show_error
+from thirtytwo.cli.console import advice_on_file, brief_warnings, log, log_new_folder, show, show_error
 from thirtytwo.cli.data import cache, show_data
 from thirtytwo.cli.data_export import export as export_data
 from thirtytwo.cli.doctor import checks, doctor, fix
@@ -393,16 +393,21 @@ def run_command(arguments: Sequence[str] | None = None) -> int:
 
 
 def _refuse_empty(given: Sequence[str]) -> None:
-    """Raise an error for an empty argument, such as an unset variable in quotes: as a path, it is the current folder.
+    """Raise an error for an empty argument or value, such as an unset variable in quotes.
 
-    Empty values of options are theirs to check.
+    As a path, it would be the current folder.
     """
     for before, word in pairwise(["", *given]):
-        if not word and not before.startswith("-"):
-            raise ThirtytwoError(
-                f"An argument of thirtytwo {given[0]} is empty." if given[0] else "The command is empty.",
-                "Check whether a variable in the command line is unset.",
-            )
+        option, sign, value = word.partition("=")
+        if not word and before.startswith("-") and before != "--" and "=" not in before:
+            problem = f"{before} is ''; expected a value."
+        elif not word:
+            problem = f"An argument of thirtytwo {given[0]} is empty." if given[0] else "The command is empty."
+        elif option.startswith("--") and sign and not value:
+            problem = f"{option} is ''; expected a value."
+        else:
+            continue
+        raise ThirtytwoError(problem, "Check whether a variable in the command line is unset.")
 
 
 def _with_one_command(name: str) -> typer.Typer:
@@ -445,7 +450,8 @@ def _usage_message(error: typer.TyperException, given: Sequence[str]) -> tuple[s
     context = getattr(error, "ctx", None)
     if getattr(getattr(error, "param", None), "name", "") == "data" and (run := _resumed_run(given)):
         return message, run.resume_hint()
-    return message, f"See: {context.command_path if context else _command_of(given)} --help"
+    page = f"See: {context.command_path if context else _command_of(given)} --help"
+    return message, advice_on_file(error, given) or page
 
 
 def _resumed_run(given: Sequence[str]) -> RunState | None:

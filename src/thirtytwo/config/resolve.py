@@ -160,6 +160,8 @@ def _inline_key(key: str) -> str:
 
 def _recipe_text(name_or_file: str | Path) -> tuple[str, str]:
     name = str(name_or_file)
+    if not name:
+        raise UnknownNameError("Unknown recipe ''.", "Check whether a variable is unset.")
     path = expand_home(name)
     if name in recipe_names():  # before files, so that a file `fast` in this folder does not hide the recipe
         return resources.files("thirtytwo.config.recipes").joinpath(f"{name}.toml").read_text(encoding="utf-8"), name

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from itertools import islice
 from pathlib import Path
 from typing import Literal, get_args
 from urllib.parse import parse_qsl, urlencode
@@ -40,7 +41,7 @@ from thirtytwo.errors import (
     did_you_mean,
 )
 from thirtytwo.images.content import load_hashed
-from thirtytwo.images.discover import is_folder
+from thirtytwo.images.discover import IMAGE_SUFFIXES, is_folder, is_junk
 from thirtytwo.images.pixels import ResizeRule
 from thirtytwo.images.render import png
 from thirtytwo.inputs import address_error, file_error, is_address
@@ -50,6 +51,8 @@ from thirtytwo.text import counted, listing
 HUB_PREFIX = "hf:"
 DATA_ROOT_VARIABLE = "THIRTYTWO_DATA"
 _ANY_SIZE = 32  # does not change the content hash
+_MOST_LISTED = 1000
+"""Number of entries of a folder that are looked at to see whether it may be data."""
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -241,8 +244,8 @@ def is_known(spec: str) -> bool:
     return found.kind == "name" or (found.kind == "hub" and found.name in cifar.KNOWN)
 
 
-def spec_of(data: object) -> str:
-    """The text that names a data set, of an argument that may be a path.
+def spec_of(data: object, name: str = "data") -> str:
+    """The text that names a data set, of an argument of this name that may be a path.
 
     Raises:
         ArgumentError: it is neither text nor a path.
@@ -252,7 +255,7 @@ def spec_of(data: object) -> str:
     if isinstance(data, os.PathLike) and isinstance(text := os.fspath(data), str):
         return text
     raise ArgumentError(
-        f"data must be the name of a data set, or the path of a folder or file; found {type(data).__name__}.",
+        f"{name} must be the name of a data set, or the path of a folder or file; found {type(data).__name__}.",
         "Save arrays as .npz file with x_train and y_train, or files and their labels as a CSV file.",
     )
 
@@ -300,10 +303,20 @@ def parse(spec: str, *, data_root: Path | None = None) -> Spec:
     if name and (is_folder(path) or is_data_file(path)):
         return Spec("folder", name, options)
     if name and os.path.exists(path):  # noqa: PTH110, False without permission
-        raise file_error(
-            path, then=f"Give a folder of images, such as {str(path.parent.resolve())!r}, or a known name."
-        )
+        folder = path.parent.resolve()
+        such = f", such as {str(folder)!r}" if _has_images(folder) else ""
+        raise file_error(path, then=f"Give a folder of images{such}, a CSV file or a known name.")
     raise _unknown(name, path, _root(data_root))
+
+
+def _has_images(folder: Path, *, below: bool = True) -> bool:
+    """Whether a folder, or a folder in it, has a file with the suffix of an image; only a part is looked at."""
+    with suppress(OSError):
+        paths = [path for path in islice(folder.iterdir(), _MOST_LISTED) if not is_junk(path.name)]
+        return any(path.suffix.lower() in IMAGE_SUFFIXES for path in paths) or (
+            below and any(_has_images(path, below=False) for path in paths if is_folder(path))
+        )
+    return False
 
 
 def files_folder(spec: str) -> Path | None:

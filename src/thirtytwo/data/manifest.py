@@ -71,7 +71,7 @@ def _compared(data: UndecodedDataSet, manifest: Manifest) -> UndecodedDataSet:
                 f"Copy the export again; if the split was removed on purpose, move {MANIFEST} away.",
             )
         if counts.get(split, 0) < listed:
-            notes.append(f"{MANIFEST} lists {listed:,} images in {split}, but {counts[split]:,} were found")
+            notes.append(f"the file {MANIFEST} lists {listed:,} images in {split}, but {counts[split]:,} were found")
     return replace(data, skipped=(*data.skipped, *notes), warnings=(*data.warnings, *notes)) if notes else data
 
 
@@ -86,7 +86,7 @@ def restored(data: UndecodedDataSet, manifest: Manifest) -> UndecodedDataSet:
     """
     data = _compared(data, manifest)
     if not set(data.classes) <= set(manifest.classes):
-        note = f"{MANIFEST} does not list all classes, so the class order is that of the folder"
+        note = f"the file {MANIFEST} does not list all classes, so the class order is that of the folder"
         return replace(data, skipped=(*data.skipped, note))
     index = {name: number for number, name in enumerate(manifest.classes)}
     order = np.array([index[name] for name in data.classes], dtype=np.int64)

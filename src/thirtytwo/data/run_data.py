@@ -36,19 +36,25 @@ class RunData:
     Attributes:
         dataset: the data set as stored.
         parts: the images that still exist, with the classes and `rows` of the run.
-        missing: names of the images that no longer exist, by split.
+        missing: names of the images that no longer exist, or that have no class of the run, by split.
+        misplaced: those that exist, but now have a class that the run does not know, by the name of that class.
         new: names of the images in no split of the run.
     """
 
     dataset: DataSet
     parts: Parts
     missing: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    misplaced: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     new: tuple[str, ...] = ()
 
     def changes(self) -> Iterator[str]:
         """Sentences that describe changes since training."""
-        for name, names in self.missing.items():
-            if names:
+        for name, moved in self.misplaced.items():
+            images = f"{counted(len(moved), 'image')} of the run"
+            yield f"{images} now in the class {name!r}, which it was not trained on: {_names(moved)}"
+        misplaced = {name for moved in self.misplaced.values() for name in moved}
+        for name, missing in self.missing.items():
+            if names := [one for one in missing if one not in misplaced]:
                 images = f"{counted(len(names), f'{name} image')} of the run"
                 yield f"{images} missing or no longer readable in {self.dataset.name}: {_names(names)}"
         if self.new:
@@ -160,6 +166,8 @@ def load_run_data(
     for place in places:
         try:
             return find_again(run, load_as_stored(run, place, data_root, image_size=image_size))
+        except _OtherClassesError:
+            raise
         except (DataError, UnknownNameError) as error:
             problem = problem or error
             if about.get("path") is None:
@@ -220,6 +228,10 @@ def is_own(run: RunDir, spec: str, dataset: DataSet) -> bool:
     return bool(shared) if same_place else 2 * shared > max(len(present), len(recorded))
 
 
+class _OtherClassesError(DataError):
+    """Data has the images of a run, but none of its classes."""
+
+
 def find_again(run: RunDir, dataset: DataSet) -> RunData:
     """Divide `dataset`, as stored, in the way that the run recorded.
 
@@ -237,18 +249,26 @@ def find_again(run: RunDir, dataset: DataSet) -> RunData:
         found[name], missing[name] = pool.take(name, record[name], _hashes(run, record[name]))
     recorded = sum(len(record[name]["hashes"]) for name in PARTS)
     if recorded and not any(len(part) for part in found.values()):
+        if pool.misplaced:
+            raise _OtherClassesError(
+                f"{dataset.name} has images of {run.path}, but in classes that it was not trained on: "
+                f"{listing(pool.misplaced, 5)}. Its classes are {listing(classes, 5)}.",
+                "Give the classes the names that they had in training.",
+            )
         raise DataError(
             f"None of the {recorded:,} images of {run.path} is in {dataset.name}: it is a different data set.",
             "Use the run's data, or evaluate these images as other data with --data.",
         )
     parts = Parts(found["train"], found["val"] if record["n_val"] else None, found["test"])
-    return RunData(dataset, parts, missing, tuple(pool.others(_known(run, record))))
+    misplaced = {name: tuple(names) for name, names in pool.misplaced.items()}
+    return RunData(dataset, parts, missing, misplaced, tuple(pool.others(_known(run, record))))
 
 
 class _HashIndex:
     """Images of a data set by content hash; each can be taken once.
 
-    Recorded labels, which a plan of fixes may have changed, hold instead of those of the data set.
+    Recorded labels, which a plan of fixes may have changed, hold instead of those of the data set. `misplaced` are the
+    recorded names of images that could not be taken for their class, by its name.
     """
 
     def __init__(self, dataset: DataSet, classes: tuple[str, ...]) -> None:
@@ -256,6 +276,8 @@ class _HashIndex:
         index = {name: number for number, name in enumerate(classes)}
         self._label = np.array([index.get(name, -1) for name in dataset.classes], dtype=np.int64)
         self._places: dict[int, list[tuple[str, int]]] = defaultdict(list)
+        self._names = dataset.classes
+        self.misplaced: dict[str, list[str]] = defaultdict(list)
         for name, images in self._stored.items():
             for position, content in enumerate(images.hashes.tolist()):
                 self._places[content].append((name, position))
@@ -271,6 +293,8 @@ class _HashIndex:
             known = places if labels is not None else [place for place in places if self._class(place) >= 0]
             if not known:
                 missing.append(file or f"row {row}")
+                if places:
+                    self.misplaced[self._class_name(places[0])].append(missing[-1])
                 continue
             best = max(known, key=lambda place: (self._file(place) == file, place[0] == part, self._row(place) == row))
             places.remove(best)
@@ -293,6 +317,9 @@ class _HashIndex:
     def _class(self, place: tuple[str, int]) -> int:
         """Index of an image's class among those of the run; -1: none of them."""
         return int(self._label[self._stored[place[0]].labels[place[1]]])
+
+    def _class_name(self, place: tuple[str, int]) -> str:
+        return self._names[int(self._stored[place[0]].labels[place[1]])]
 
     def _images(
         self, taken: Mapping[str, list[tuple[int, int]]], rows: Positions, labels: npt.NDArray[np.int64] | None
@@ -338,6 +365,35 @@ def _known(run: RunDir, record: Mapping[str, Any]) -> Hashes:
     return np.concatenate(
         [*(_hashes(run, record[name]) for name in PARTS), _hashes(run, {"hashes": record.get("unused", ())})]
     )
+
+
+def changes_since(run: RunDir, split: Mapping[str, Any]) -> list[str]:
+    """Which images of a run are missing, and which are new, in data that would be divided into `split`, as phrases.
+
+    Empty if all images are the same or none is, or if the run did not record them.
+    """
+    record = run.read_json(run.split) if run.split.is_file() else {}
+    if "train" not in record:
+        return []
+    before, now = _known(run, record), _known(run, split)
+    if not np.isin(before, now).any():
+        return []
+    missing, new = _files_outside(run, record, now), _files_outside(run, split, before)
+    return [
+        f"{counted(len(names), 'image')} {what}: {_names(names)}"
+        for names, what in ((missing, "missing"), (new, "new"))
+        if names
+    ]
+
+
+def _files_outside(run: RunDir, record: Mapping[str, Any], hashes: Hashes) -> list[str]:
+    """Names of the images in a recorded split that are not among `hashes`."""
+    found = []
+    for part in (record[name] for name in PARTS):
+        outside = np.flatnonzero(~np.isin(_hashes(run, part), hashes)).tolist()
+        files = part.get("files") or [f"row {row}" for row in part["rows"]]
+        found += [files[number] for number in outside]
+    return found
 
 
 def _part_record(images: ImageSet | None, *, labels: bool) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from thirtytwo.errors import DataError, ImageError
 from thirtytwo.images.convert import as_rgb
 from thirtytwo.images.damage import damaged, named_warnings
 from thirtytwo.images.jpeg import draft_scale
-from thirtytwo.images.open import check_size, open_image, with_stream
+from thirtytwo.images.open import UNNAMED, check_size, open_image, with_stream
 from thirtytwo.images.orientation import apply_orientation, orientation_of
 from thirtytwo.images.pixels import Pixels, ResizeRule
 from thirtytwo.images.tiff import quiet_libtiff
@@ -90,7 +90,7 @@ def load_image(
     full scale.
     """
     if isinstance(source, Image.Image):
-        label = name or "The image"
+        label = name or UNNAMED
         return _fitted(_loaded(source, label), source.size, 1, label, size, rule, large, inspect)
 
     def decoded(stream: IO[bytes], label: str) -> Loaded:

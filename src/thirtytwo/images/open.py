@@ -31,6 +31,8 @@ TOO_LARGE = "Downscale the image first, or raise the limit: "
 """Advice on a larger image, before the variable and a value for it."""
 MAX_REDUCED = 16
 """A JPEG that is decoded at a smaller scale may have this many times more pixels."""
+UNNAMED = "The image"
+"""What messages call the bytes of an image without a name."""
 MIN_SIDE = 2
 _LONG_NAME = 100
 _SPECIAL_FILES = ((stat.S_ISFIFO, "a named pipe"), (stat.S_ISSOCK, "a socket"))
@@ -43,7 +45,7 @@ class _UnknownFormatError(ImageError):
 def with_stream(work: Callable[[IO[bytes], str], T], source: str | Path | bytes, name: str | None) -> T:
     """Apply `work` to the opened file and its name; file system errors become ImageErrors."""
     if isinstance(source, bytes):
-        label = name or "The image"
+        label = name or UNNAMED
         with named_warnings(label):
             return work(io.BytesIO(source), label)
     path = expand_home(source)
@@ -106,8 +108,9 @@ def _identify(stream: IO[bytes], name: str) -> Image.Image:
     stream.seek(0)
     kind, plugin = format_and_plugin(head) or ("", "")
     if not kind:
+        found = f"{name} is not an image: its first bytes match no known format."
         raise _UnknownFormatError(
-            f"{name} is not an image: its first bytes match no known format.",
+            "The bytes are not an image: they match no known format." if name == UNNAMED else found,
             f"Leave it out, or save it as an image ({FORMATS}).",
         )
     with contextlib.suppress(ImportError):

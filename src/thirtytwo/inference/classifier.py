@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from thirtytwo.arguments import given_path
 from thirtytwo.errors import ArgumentError, ImageError, ModelFileError, check_choice, check_least
 from thirtytwo.images.decode import load_image
 from thirtytwo.images.pixels import resize
@@ -126,7 +127,7 @@ class Classifier:
     def __init__(self, path: Path | str, *, threads: int | None = None, batches: int = 1) -> None:
         check_least("batches", batches)
         check_least("threads", threads, 0)
-        self.path = Path(path)
+        self.path = given_path("path", path)
         self._threads = threads or cpu_count(MOST_THREADS)
         self._batches = min(batches, self._threads)
         opened = open_session(self.path, threads=self._threads // self._batches)

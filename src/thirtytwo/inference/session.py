@@ -108,10 +108,12 @@ def create_session(path: Path, threads: int, *, optimize: bool) -> InferenceSess
         )
     except Exception as error:  # ONNX Runtime's exceptions share no base class of their own
         size = path.stat().st_size
-        found = "it is empty" if size == 0 else f"ONNX Runtime reports: {first_line(error)}"
+        if size == 0 or "INVALID_PROTOBUF" in str(error):
+            found = "it is empty (0 bytes)" if size == 0 else f"{size:,} bytes of another format, or damaged"
+            raise ModelFileError(f"{path} is not an ONNX model: {found}.", USE_TRAINED) from None
         raise ModelFileError(
-            f"{path} cannot be opened as an ONNX model ({size:,} bytes; {found}).",
-            "The file is damaged or has another format; copy it again or train again.",
+            f"{path} cannot be opened as an ONNX model ({size:,} bytes; ONNX Runtime reports: {first_line(error)}).",
+            "The file is damaged, or made for another version of ONNX Runtime; copy it again, or train again.",
         ) from None
 
 

@@ -15,6 +15,9 @@ from thirtytwo.models.packaged import check_installed
 from thirtytwo.models.pretrained import source_kind
 from thirtytwo.workflows.prepare import check_settings
 
+_SETTINGS = "Recipe settings"
+"""What messages call settings of a recipe that the user did not name."""
+
 
 def choose_recipe(data: str, changes: Mapping[str, Any], data_root: Path | None = None) -> Choice:
     """Choose the recipe for `data`: `fast` for small images, `photos` for photographs; `value` is its name.
@@ -35,6 +38,8 @@ def choose_recipe(data: str, changes: Mapping[str, Any], data_root: Path | None 
     if found is None:
         _check_changes(changes)
         found = _choice_by_data(data, data_root)
+    else:
+        _check_chosen(found.value, changes)
     if found.value == PHOTOS:
         _check_weights(data, changes, found.reason)
     return found
@@ -55,14 +60,31 @@ def _check_changes(changes: Mapping[str, Any]) -> None:
         else:
             return
     small, photos = problems[SMALL], problems[PHOTOS]
-    texts = {name: error.message.removeprefix(f"Recipe {name!r}: ") for name, error in problems.items()}
+    texts = {name: _without_recipe(error, name) for name, error in problems.items()}
     if texts[SMALL] == texts[PHOTOS]:
-        raise RecipeError(f"Recipe settings: {texts[SMALL]}", small.fix)
+        raise RecipeError(f"{_SETTINGS}: {texts[SMALL]}", small.fix)
     raise RecipeError(
         f"The settings fit neither recipe {SMALL!r} ({texts[SMALL].rstrip('.')}) nor recipe {PHOTOS!r} "
         f"({texts[PHOTOS].rstrip('.')}).",
         photos.fix or small.fix or "Correct them, or name a recipe with --recipe.",
     )
+
+
+def _check_chosen(name: str, changes: Mapping[str, Any]) -> None:
+    """Check that the settings fit the recipe that they chose, which the user did not name.
+
+    Raises:
+        RecipeError: they do not.
+    """
+    try:
+        check_settings(name, changes)
+    except RecipeError as error:
+        text = _without_recipe(error, name)
+        raise RecipeError(error.message if text == error.message else f"{_SETTINGS}: {text}", error.fix) from None
+
+
+def _without_recipe(error: ThirtytwoError, name: str) -> str:
+    return error.message.removeprefix(f"Recipe {name!r}: ")
 
 
 def _choice_by_settings(changes: Mapping[str, Any]) -> Choice | None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from thirtytwo.arguments import given_paths, optional_path
 from thirtytwo.config.resolve import flatten
 from thirtytwo.data.run_data import load_out_of_fold, load_run_data
 from thirtytwo.data.types import ImageSet
@@ -27,7 +28,6 @@ from thirtytwo.io import (
     is_unused,
     lock_directory,
     numbered,
-    paths_of,
     write_json,
     write_text,
 )
@@ -81,11 +81,12 @@ def compare(
     check_choice("split", split, EVALUATED)
     for module in ("pyarrow", "scipy", "jinja2"):
         require(module, "train")
-    if out is not None:
-        _refuse_used(expand_home(out))
-    named = paths_of("runs", runs)
-    found = gather_comparison(named, split, timed=timed, data_root=Path(data_root) if data_root is not None else None)
-    with _claimed(expand_home(out) if out is not None else None) as place:
+    named, target, root = given_paths("runs", runs), optional_path("out", out), optional_path("data_root", data_root)
+    if target is not None:
+        target = expand_home(target)
+        _refuse_used(target)
+    found = gather_comparison(named, split, timed=timed, data_root=root)
+    with _claimed(target) as place:
         write_json(place / NUMBERS, found.as_dict())
         write_text(place / TEXT, comparison_text(found))
         write_text(place / PAGE, render_comparison(found))

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from thirtytwo.arguments import optional_path
 from thirtytwo.config.recipe import ModelSettings, Recipe, TrainSettings
 from thirtytwo.config.settings import Choice
 from thirtytwo.data.run_data import RunData, split_record, unused_of
@@ -23,7 +24,7 @@ from thirtytwo.data.split import Parts, covering_sample
 from thirtytwo.data.types import ImageSet
 from thirtytwo.errors import DataError, RunError, ThirtytwoError, check_choice
 from thirtytwo.evaluation.scoring import Scorer
-from thirtytwo.io import expand_home, path_of
+from thirtytwo.io import expand_home
 from thirtytwo.models import Network
 from thirtytwo.models.ensemble import (
     NAME,
@@ -90,12 +91,12 @@ def ensemble(
         check_choice("soup", soup, get_args(Soup))
     log = progress_logger(show)
     started = datetime.now(UTC)
+    run, root = optional_path("run", run), optional_path("data_root", data_root)
     if run is not None:
-        RunDir.refuse_used(path_of("run", run), combining=True)
+        RunDir.refuse_used(run, combining=True)
     with ExitStack() as stack:
         meter = stack.enter_context(UsageMeter())
         paths = _find_members(runs, log)
-        root = Path(data_root) if data_root is not None else None
         members = [load_run(path, root) for path in paths]
         check_compatible(members, soup)
         data = _complete_data(members[0])

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from thirtytwo.arguments import optional_path
 from thirtytwo.config.recipe import Recipe
 from thirtytwo.data.load import absolute, spec_of
 from thirtytwo.data.run_data import RunData, find_again, is_own, load_as_stored
@@ -26,6 +27,7 @@ from thirtytwo.io import slug
 from thirtytwo.run_paths import EVALUATED
 from thirtytwo.rundir import RunDir, exclusive
 from thirtytwo.tensors import preserve_torch_state
+from thirtytwo.text import counted
 from thirtytwo.training.hardware import choose_hardware
 from thirtytwo.workflows.loading import OtherImages, load_run, other_images, own_images
 from thirtytwo.workflows.provenance import selection_record, selections
@@ -88,18 +90,18 @@ def evaluate(
     """
     check_choice("split", split, EVALUATED)
     check_least("corruption_images", corruption_images, optional=False)
-    log = progress_logger(show)
+    log, root = progress_logger(show), optional_path("data_root", data_root)
     directory = RunDir.open(run)
     options = {
         "corruptions": corruptions,
         "corruption_images": corruption_images,
         "coverage": coverage,
-        "ood": tuple(map(spec_of, [ood] if isinstance(ood, str | os.PathLike) else ood or ())),
+        "ood": _specs("ood", ood),
         **_known(others),
     }
     chosen = [evaluator for evaluator in evaluators() if evaluator.requested(options)]
     _refuse_without_effect(options)
-    context = _load(directory, None if data is None else spec_of(data), split, device, data_root)
+    context = _load(directory, None if data is None else spec_of(data), split, device, root)
     for notice in context.notices:
         log(notice)
     request = _request(directory, context, split, options, log)
@@ -115,6 +117,13 @@ def evaluate(
     metrics |= found | context.counts
     _write(directory, context, split, metrics)
     return metrics | files
+
+
+def _specs(name: str, data: object) -> tuple[str, ...]:
+    """The specs of an argument that is one data set, or several, or None."""
+    several = isinstance(data, Iterable) and not isinstance(data, str | bytes | os.PathLike)
+    every: Iterable[object] = () if data is None else data if several else (data,)  # type: ignore[assignment]
+    return tuple(spec_of(one, name) for one in every)
 
 
 def _log_start(directory: RunDir, context: _Context, split: str, log: Callable[[str], None]) -> None:
@@ -233,8 +242,7 @@ class _Context:
         return split if self.own else f"{self.label}-{split}"
 
 
-def _load(directory: RunDir, data: str | None, split: str, device: str, data_root: Path | str | None) -> _Context:
-    root = Path(data_root) if data_root is not None else None
+def _load(directory: RunDir, data: str | None, split: str, device: str, root: Path | None) -> _Context:
     loaded = load_run(directory, root)
     recipe, info = loaded.recipe, loaded.info
     hardware = choose_hardware(recipe.train, device)
@@ -280,12 +288,14 @@ def _left_out(other: OtherImages, run: RunDir) -> tuple[str, ...]:
         return (f"{run.path} recorded no hashes of its images, so its training images cannot be left out",)
     reasons = {"trained_on": "trained on", "validation": "validated and calibrated on"}
     lines = [
-        f"left out {count:,} images that {run.path} was {reasons[reason]}"
+        f"left out {counted(count, 'image')} that {run.path} was {reasons[reason]}"
         for reason, count in other.excluded.items()
         if count
     ]
     if other.own_test:
-        lines.append(f"{other.own_test:,} images are of the run's own test set: counted as a test evaluation")
+        are = "is" if other.own_test == 1 else "are"
+        images = counted(other.own_test, "image")
+        lines.append(f"{images} {are} of the run's own test set: counted as a test evaluation")
     return tuple(lines)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from thirtytwo.arguments import check_text, optional_path
 from thirtytwo.data.run_data import load_run_data
 from thirtytwo.data.split import covering_sample
 from thirtytwo.data.types import ImageSet
@@ -15,7 +16,7 @@ from thirtytwo.export.quantize import EXPORTS, ExportFormat
 from thirtytwo.inference.hub import PREFIX
 from thirtytwo.inference.library import BUNDLED, find_model, model_argument
 from thirtytwo.inference.model_file import ModelInfo, read_info
-from thirtytwo.io import FORMATS, atomic_write, check_writable, expand_home, is_file
+from thirtytwo.io import FORMATS, atomic_write, check_writable, expand_home, is_file, path_of
 from thirtytwo.rundir import RunDir, lock_run_of
 from thirtytwo.tensors import preserve_torch_state
 from thirtytwo.text import percent
@@ -79,22 +80,25 @@ def export_model(
         The written file, its source, and how far both agree.
 
     Raises:
+        ArgumentError: `model`, `out` or `data_root` is no path, or `kind` no text.
         UnknownNameError: there is no such format or model.
         ModelFileError: the file is not a model of thirtytwo.
         RunError: the run directory has no model.
         OutputError: the file exists, cannot be written, or has the suffix of another format.
         ExportError: the model cannot be exported to the format, or an output differs by more than the format allows.
     """
+    path_of("model", model)
+    check_text("kind", kind)
+    target, root = optional_path("out", out), optional_path("data_root", data_root)
     form = EXPORTS.get(kind)
     source = find_model(model)
     info = read_info(source)
-    target = expand_home(out) if out is not None else _default_target(str(model), source, form.ending)
+    target = expand_home(target) if target is not None else _default_target(str(model), source, form.ending)
     if target.exists() and target.samefile(source):
         raise OutputError(f"{target} is the model to export itself.", "Choose another name with --out.")
     check_writable(target, force=force, format=FORMATS.get(Path(form.ending).suffix, ""))
     with lock_run_of(target), atomic_write(target) as temporary:
         form.write(source, temporary)
-        root = Path(data_root) if data_root is not None else None
         written = _compared(source, temporary, target, kind, info, root)
     with lock_run_of(source):
         _record(RunDir(source.parent), target, kind, written.agreement)

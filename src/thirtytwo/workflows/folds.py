@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from thirtytwo.arguments import given_path, optional_path, optional_source
 from thirtytwo.data.load import spec_of
 from thirtytwo.errors import RecipeError, check_least
-from thirtytwo.io import path_of
 from thirtytwo.predictions import Predictions
 from thirtytwo.report.seeds import read_summary
 from thirtytwo.run_paths import OUT_OF_FOLD, holds_seeds
@@ -88,16 +88,16 @@ def train_folds(
     for key in _NOT_SET:
         if key in changes:
             raise RecipeError(f"{key!r} is set by the cross-validation of all folds.", "Omit one of the two.")
-    if folds is None and resume and run is not None and holds_seeds(path_of("run", run)):
-        folds = int(read_summary(path_of("run", run)).get("folds") or 0) or None
+    if folds is None and resume and run is not None and holds_seeds(given_path("run", run)):
+        folds = int(read_summary(given_path("run", run)).get("folds") or 0) or None
     check_least("folds", folds, 2)
     if folds is None or not 2 <= folds <= MOST:
         raise RecipeError(f"The number of folds is {folds}; expected 2 to {MOST}.", "Choose 5, for example.")
-    series = Series(data, None if recipe is None else str(recipe), changes, folds)
-    root = None if data_root is None else Path(data_root)
+    series = Series(data, optional_source("recipe", recipe), changes, folds)
+    root = optional_path("data_root", data_root)
     planned = list(range(1, folds + 1))
     with open_directory(run, series, resume, root) as parent:
         if resume:
             series, planned = resume_series(parent, series, planned)
-        runs = train_each(parent, series, planned, device, data_root, show, progress_logger(show))
+        runs = train_each(parent, series, planned, device, root, show, progress_logger(show))
         return FoldRuns(parent, tuple(runs), series.write(parent, planned))

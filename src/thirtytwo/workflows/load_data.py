@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal, get_args
 
+from thirtytwo.arguments import optional_path
 from thirtytwo.config.recipe import DataSettings, KeepTogether
 from thirtytwo.config.settings import parse_settings
 from thirtytwo.data import load
@@ -56,7 +57,7 @@ def load_dataset(
     check_choice("resize", resize, get_args(ResizeRule))
     check_choice("keep_together", keep_together, get_args(KeepTogether))
     check_least("seed", seed, 0, optional=False)
-    spec, root = load.spec_of(spec), None if data_root is None else Path(data_root)
+    spec, root = load.spec_of(spec), optional_path("data_root", data_root)
     chosen = {
         "split_seed": seed,
         "group_by": group_by,

@@ -191,7 +191,7 @@ def _check_before_data(recipe: Recipe, where: str) -> ModelInfo | None:
     """
     if recipe.model.name == ENSEMBLE:
         raise RecipeError(
-            f"{where} describes an ensemble, which is built from trained runs and cannot be trained.",
+            f"{where}: model.name is {ENSEMBLE!r}, which is built from trained runs and cannot be trained.",
             "Build one with: thirtytwo ensemble RUN RUN... To distill from one, set train.distill.run to it.",
         )
     check_options(recipe.model)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from thirtytwo.arguments import check_text
 from thirtytwo.errors import OfflineError, OutputError, RunError, require
 from thirtytwo.evaluation.ood import requested_data
 from thirtytwo.inference.hub import repository_name
@@ -43,11 +44,13 @@ def push(run: Path | str, repository: str, *, public: bool = False, dry_run: boo
         dry_run: only list the files; needs no token and no network.
 
     Raises:
+        ArgumentError: `run` is no path, or `repository` no text.
         RunError: there is no run, or it is not finished.
         UnknownNameError: `repository` is not `owner/name`.
         OfflineError: the hub cannot be reached.
         OutputError: there is no access token, the hub refuses the upload, or the connection is lost.
     """
+    check_text("repository", repository)
     name = repository_name(repository)
     directory = RunDir.open(run)
     if not directory.is_finished():

@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from thirtytwo.config.recipe import Recipe
 from thirtytwo.config.resolve import flatten, format_override
 from thirtytwo.data.load import absolute
-from thirtytwo.data.run_data import PARTS
+from thirtytwo.data.run_data import PARTS, changes_since
 from thirtytwo.data.split import Parts
 from thirtytwo.data.types import DataSet
 from thirtytwo.errors import RunError, ThirtytwoError
@@ -276,9 +276,12 @@ def check_same(run: RunDir, recipe: Recipe, dataset: DataSet, spec: str, split: 
     if run.environment.is_file():
         data = run.read_json(run.environment)["data"]
         if data["fingerprint"] != dataset.fingerprint:
+            changed = "; ".join(changes_since(run, split)) or (
+                f"it was {data['spec']!r} (fingerprint {data['fingerprint']}), "
+                f"now {spec!r} (fingerprint {dataset.fingerprint})"
+            )
             raise RunError(
-                f"{run.path} was started on other data: it was {data['spec']!r} (fingerprint {data['fingerprint']}), "
-                f"now {spec!r} (fingerprint {dataset.fingerprint}).",
+                f"{run.path} was started on other data: {changed}.",
                 "Resume with the same data, or start a new run with another --run.",
             )
     before, now = flatten(run.read_recipe().model_dump(mode="json")), flatten(recipe.model_dump(mode="json"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
+from thirtytwo.arguments import optional_path
 from thirtytwo.config.recipe import Recipe
 from thirtytwo.data.run_data import load_run_data
 from thirtytwo.data.split import Parts
@@ -45,7 +46,7 @@ def write_report(
         data_root: directory searched first for known data sets; the environment variable THIRTYTWO_DATA by default.
 
     Raises:
-        ArgumentError: there is no such format.
+        ArgumentError: there is no such format, or `run`, `out` or `data_root` is no path.
         RunError: there is no run, or one of its files is damaged.
         OutputError: `out` exists, cannot be written, or has the suffix of another format.
         MissingExtraError: a PDF is asked for, and Typst is not installed.
@@ -53,14 +54,15 @@ def write_report(
     if format is not None:
         check_choice("format", format, ("html", "pdf"))
     directory = RunDir.open(run)
-    target = None if out is None else expand_home(out)
+    target, root = optional_path("out", out), optional_path("data_root", data_root)
+    target = None if target is None else expand_home(target)
     if (format or ("pdf" if target is not None and target.suffix.lower() == ".pdf" else "html")) == "pdf":
-        return _write_pdf(directory, target, images=images, force=force, data_root=_root(data_root))
+        return _write_pdf(directory, target, images=images, force=force, data_root=root)
     if target is not None:
         check_writable(target, force=force, format="HTML")
     with directory.writing() if target is None else lock_run_of(target):
         recipe = directory.read_recipe()
-        parts = _load_parts(directory, _root(data_root)) if images else None
+        parts = _load_parts(directory, root) if images else None
         if target is None:
             return write_pages(directory, recipe, parts)
         write_text(target, render(read_run_record(directory, "test"), **_report_images(recipe, parts), passed_on=True))
@@ -75,10 +77,6 @@ def _write_pdf(run: RunDir, out: Path | None, *, images: bool, force: bool, data
         parts = _load_parts(run, data_root) if images else None
         shown = {} if parts is None else {"train": parts.train, "val": parts.val, "test": parts.test}
         return write_paper(target, read_run_record(run, "test"), shown)
-
-
-def _root(data_root: Path | str | None) -> Path | None:
-    return None if data_root is None else Path(data_root)
 
 
 def _load_parts(run: RunDir, data_root: Path | None) -> Parts | None:

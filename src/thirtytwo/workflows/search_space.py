@@ -227,7 +227,7 @@ def _leaves(tables: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
         if isinstance(inner, Mapping) and inner and not inner.keys() & Axis.model_fields.keys():
             yield from _leaves(inner, f"{prefix}{key}.")
         else:
-            yield prefix + key, inner
+            yield f"{prefix}{key}", inner
 
 
 def _axis(key: str, table: Any, where: str) -> Axis:

@@ -8,6 +8,7 @@ from operator import index
 from pathlib import Path
 from typing import Any
 
+from thirtytwo.arguments import optional_path, optional_source
 from thirtytwo.data.load import spec_of
 from thirtytwo.errors import ArgumentError, RecipeError, check_least
 from thirtytwo.workflows.finish import Run
@@ -69,15 +70,15 @@ def train_seeds(
     changes = with_settings(overrides, {"schedule.epochs": epochs, "data.limit_train": limit_train})
     if "seed" in changes:
         raise RecipeError("'seed' is set to one value, and several seeds were given.", "Omit one of the two.")
-    series = Series(data, None if recipe is None else str(recipe), changes)
+    series = Series(data, optional_source("recipe", recipe), changes)
     planned = _check_seeds(seeds) if seeds is not None else []
     if not resume and not planned:
         raise RecipeError("No seeds were given.", "Give some, such as 0, 1 and 2.")
-    root = None if data_root is None else Path(data_root)
+    root = optional_path("data_root", data_root)
     with open_directory(run, series, resume, root) as parent:
         if resume:
             series, planned = resume_series(parent, series, planned)
-        runs = train_each(parent, series, planned, device, data_root, show, progress_logger(show))
+        runs = train_each(parent, series, planned, device, root, show, progress_logger(show))
         return SeedRuns(parent, tuple(runs), series.write(parent, planned))
 
 

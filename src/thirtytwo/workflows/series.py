@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from thirtytwo.arguments import given_path
 from thirtytwo.errors import RunError, ThirtytwoError
-from thirtytwo.io import is_directory, path_of
+from thirtytwo.io import is_directory
 from thirtytwo.report.folds import write_out_of_fold
 from thirtytwo.report.seeds import (
     Kind,
@@ -66,13 +67,13 @@ def open_directory(run: Path | str | None, series: Series, resume: bool, data_ro
         RunError: it is not empty, is not given with `resume`, or another process writes to it.
     """
     if not resume:
-        path = path_of("run", run) if run is not None else _default_path(series, data_root)
+        path = given_path("run", run) if run is not None else _default_path(series, data_root)
         with RunDir.create_locked(run, path) as new:
             yield new.path
         return
     if run is None:
         raise RunError(f"The {series.kind}s to resume were not given.", "Name their directory with --run.")
-    parent = RunDir(path_of("run", run))  # expands the home directory
+    parent = RunDir(given_path("run", run))  # expands the home directory
     with parent.writing() if is_directory(parent.path) else nullcontext():
         yield parent.path
 

@@ -9,14 +9,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from thirtytwo.arguments import optional_path, optional_source
 from thirtytwo.config.recipe import Recipe
 from thirtytwo.config.recommend import SMALL
 from thirtytwo.config.resolve import seed_of
 from thirtytwo.config.settings import plain
 from thirtytwo.data.load import spec_of
-from thirtytwo.errors import ArgumentError, ThirtytwoError, check_least
+from thirtytwo.errors import ArgumentError, OutputError, ThirtytwoError, check_least
 from thirtytwo.evaluation.evaluators import evaluators
-from thirtytwo.io import path_of
+from thirtytwo.io import DISK_FULL
 from thirtytwo.run_paths import default_path
 from thirtytwo.rundir import RunDir
 from thirtytwo.tensors import preserve_torch_state
@@ -100,14 +101,15 @@ def train(
     data = spec_of(data)
     check_least("limit_train", limit_train)
     settings = {"seed": seed, "schedule.epochs": epochs, "data.limit_train": limit_train, "data.group_by": group_by}
-    settings["data.fix_plan"] = None if fix_plan is None else str(fix_plan)
-    settings["transfer.pretrained"] = None if pretrained is None else str(pretrained)
+    settings["data.fix_plan"] = optional_source("fix_plan", fix_plan)
+    settings["transfer.pretrained"] = optional_source("pretrained", pretrained)
     changes = with_settings(overrides, settings)
-    order = _Order(data, recipe, changes, run, resume, device, data_root)
+    recipe, run = optional_source("recipe", recipe), optional_path("run", run)
+    order = _Order(data, recipe, changes, run, resume, device, optional_path("data_root", data_root))
     with joined(devices, nodes, device, progress_logger(show)) as processes:
         if processes.is_first:
             return _train(order, show)
-        train_along(data, device, order.root, partial(_advice, order))
+        train_along(data, device, order.data_root, partial(_advice, order))
         raise SystemExit(0)
 
 
@@ -116,17 +118,12 @@ class _Order:
     """What `train` is asked for; `changes` replace values of the recipe."""
 
     data: str
-    recipe: str | Path | None
+    recipe: str | None
     changes: dict[str, Any]
-    run: Path | str | None
+    run: Path | None
     resume: bool
     device: str
-    data_root: Path | str | None
-
-    @property
-    def root(self) -> Path | None:
-        """`data_root` as a path."""
-        return Path(self.data_root) if self.data_root is not None else None
+    data_root: Path | None
 
 
 @dataclass(frozen=True)
@@ -160,12 +157,12 @@ def _start(order: _Order, stack: ExitStack, meter: UsageMeter, log: Callable[[st
     data, recipe, changes, run, resume = order.data, order.recipe, order.changes, order.run, order.resume
     evaluators()  # imports those of other packages, which are used only after the training
     if run is not None and not resume:
-        RunDir.refuse_used(path_of("run", run))
+        RunDir.refuse_used(run)
     chosen = None
     if recipe is None and not resume:
-        chosen = choose_recipe(data, changes, order.root)
+        chosen = choose_recipe(data, changes, order.data_root)
         recipe = chosen.value
-    path = path_of("run", run) if run is not None else _default_path(order, recipe)
+    path = run if run is not None else _default_path(order, recipe)
     existing = RunDir.open(path) if resume else None
     precision = None
     if existing is not None:
@@ -176,7 +173,7 @@ def _start(order: _Order, stack: ExitStack, meter: UsageMeter, log: Callable[[st
         resume_usage(existing, meter)
         precision = existing.read_recipe().train.precision
     source = recipe if recipe is not None else existing.recipe if existing else SMALL
-    plan = prepare(data, source, changes, order.device, order.root, precision, chosen, existing)
+    plan = prepare(data, source, changes, order.device, order.data_root, precision, chosen, existing)
     if existing is not None:
         check_same(existing, plan.recipe, plan.dataset, data, plan.split)
         if existing.is_finished():
@@ -192,7 +189,7 @@ def _start(order: _Order, stack: ExitStack, meter: UsageMeter, log: Callable[[st
 
 def _default_path(order: _Order, recipe: str | Path | None) -> Path:
     """The directory of a run that is not named, also of one to resume; without a recipe, the data chooses it."""
-    named = choose_recipe(order.data, order.changes, order.root).value if recipe is None else recipe
+    named = choose_recipe(order.data, order.changes, order.data_root).value if recipe is None else recipe
     return default_path(order.data, Path(named).stem, f"seed{seed_of(named, order.changes)}")
 
 
@@ -202,7 +199,9 @@ def with_settings(overrides: Any, settings: Mapping[str, Any]) -> dict[str, Any]
     Raises:
         ArgumentError: `overrides` are not by key.
     """
-    if overrides is not None and not isinstance(overrides, Mapping):
+    if overrides is not None and not (
+        isinstance(overrides, Mapping) and all(isinstance(key, str) for key in overrides)
+    ):
         example = '{"optimizer.lr": 0.1}'
         raise ArgumentError(f"overrides must be values by dotted key, such as {example}; found {overrides!r}.")
     changes = dict(overrides or {}) | {key: value for key, value in settings.items() if value is not None}
@@ -250,6 +249,11 @@ def _log_resume_command(log: Callable[[str], None], order: _Order, directory: Ru
         command = directory.resume_command(order.data, order.data_root)
         log(f"interrupted; {_kept(directory)}. Resume with: {command}")
         raise
+    except OutputError as error:
+        if error.fix != DISK_FULL:
+            raise
+        command = directory.resume_command(order.data, order.data_root)
+        raise OutputError(error.message, f"Free disk space, then continue with: {command}") from error
 
 
 def _kept(directory: RunDir) -> str:
@@ -285,7 +289,7 @@ def find_lr(
     data = spec_of(data)
     check_least("limit_train", limit_train)
     changes = with_settings(overrides, {"seed": seed, "data.limit_train": limit_train})
-    root = Path(data_root) if data_root is not None else None
+    recipe, root = optional_source("recipe", recipe), optional_path("data_root", data_root)
     chosen = choose_recipe(data, changes, root) if recipe is None else None
     source = chosen.value if chosen is not None else recipe
     plan = prepare(data, SMALL if source is None else source, changes, device, root, chosen=chosen)

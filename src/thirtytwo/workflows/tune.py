@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 import numpy as np
 
+from thirtytwo.arguments import check_text, given_path, optional_path, optional_source
 from thirtytwo.config.recipe import TUNED, Precision, Recipe
 from thirtytwo.config.recipe import Monitor as Metric
 from thirtytwo.config.resolve import read_recipe, read_recipe_values
 from thirtytwo.data.load import spec_of
 from thirtytwo.errors import RecipeError, RunError, UnknownNameError, check_least, did_you_mean
-from thirtytwo.io import path_of, write_text
+from thirtytwo.io import write_text
 from thirtytwo.report.tuning import Trial, Tuning, write_trials, write_tuning_figures
 from thirtytwo.run_paths import default_path
 from thirtytwo.rundir import RunDir
@@ -124,7 +125,8 @@ def tune(
     _check_arguments(trials, metric, pruner)
     check_least("limit_train", limit_train)
     named = {"seed": seed, "schedule.epochs": epochs, "data.limit_train": limit_train}
-    root = Path(data_root) if data_root is not None else None
+    recipe, root = optional_source("recipe", recipe), optional_path("data_root", data_root)
+    run, searched = optional_path("run", run), _read_space(space)
     changes = with_settings(overrides, named)
     source = recipe if recipe is not None or resume else choose_recipe(data, changes, root).value
     call = _Call(
@@ -132,7 +134,7 @@ def tune(
         source,
         read_recipe_values(source) if source is not None else None,
         changes,
-        _read_space(space),
+        searched,
         metric,
         pruner,
         device,
@@ -179,7 +181,7 @@ class _Call:
 def _read_space(space: str | Path | Mapping[str, Any] | None) -> Space | None:
     if space is None:
         return None
-    return read_space(space) if isinstance(space, (str, Path)) else parse_space(space)
+    return parse_space(space) if isinstance(space, Mapping) else read_space(given_path("space", space))
 
 
 def _start(call: _Call, run: Path | str | None, stack: ExitStack) -> tuple[Tuner, Plan]:
@@ -192,7 +194,7 @@ def _start(call: _Call, run: Path | str | None, stack: ExitStack) -> tuple[Tuner
     assert call.recipe is not None  # only `_resume` needs none
     assert call.values is not None
     if run is not None:
-        RunDir.refuse_used(path_of("run", run))
+        RunDir.refuse_used(given_path("run", run))
     plan = prepare(call.data, call.recipe, call.changes, call.device, call.data_root)
     _check_has_validation(plan)
     space = call.space or default_space(plan.recipe)
@@ -224,7 +226,7 @@ def _resume(call: _Call, run: Path | str | None, stack: ExitStack) -> tuple[Tune
     """
     if run is None:
         raise RunError("The tuning to resume was not given.", "Name its directory with --run.")
-    path = path_of("run", run)
+    path = given_path("run", run)
     check_study(path)
     stack.enter_context(RunDir(path).writing())
     study, request = open_study(path)
@@ -264,6 +266,7 @@ def _earlier_precision(path: Path) -> Precision | None:
 def _check_arguments(trials: int, metric: str | None, pruner: str | None) -> None:
     check_least("trials", trials, optional=False)
     for what, name, known in (("metric", metric, get_args(Metric)), ("pruner", pruner, get_args(Pruner))):
+        check_text(what, name, optional=True)
         if name is not None and name not in known:
             raise UnknownNameError(f"Unknown {what} {name!r}.", did_you_mean(name, known))
 

@@ -186,6 +186,54 @@ def test_files_that_are_no_tables(content, words, make, tmp_path):
         load_dataset(file)
 
 
+@pytest.mark.parametrize(
+    ("word", "split"),
+    [("training", "train"), ("Dev", "val"), ("valid", "val"), ("validation", "val"), ("TEST", "test")],
+)
+def test_spellings_of_splits(word, split, make, tmp_path):
+    lines = ["file,label,split", *(f"{file},{label},{word if '3' in file else 'train'}" for file, label in ROWS)]
+    stored = load_dataset(write(make, tmp_path, lines), whole=True).stored
+    assert len(stored[split]) == (8 if split == "train" else 2)
+
+
+@pytest.mark.parametrize(
+    ("header", "role", "named"),
+    [
+        ("file,label,class", "label", ["'label', 'class'", "line 2: 'cat', 'x'"]),
+        ("file,Target,CLASS", "label", ["'CLASS', 'Target'", "line 2: 'x', 'cat'"]),
+        ("file,label,label", "label", ["2 columns 'label'"]),
+        ("file,label,file", "image", ["2 columns 'file'"]),
+    ],
+)
+def test_columns_of_the_same_meaning_that_differ(header, role, named, make, tmp_path):
+    file = write(make, tmp_path, [header, *(f"{image},{label},x" for image, label in ROWS)])
+    with pytest.raises(DataError) as caught:
+        load_dataset(file)
+    assert all(words in str(caught.value) for words in named)
+    if "columns for" in str(caught.value):
+        command = (caught.value.fix or "").rpartition(": ")[2].strip("'")
+        assert f"?{role}=" in command
+        assert load_dataset(f"{file}?{role}={header.split(',')[1]}", whole=True).classes == ("cat", "dog")
+
+
+def test_columns_of_the_same_meaning_that_agree(make, tmp_path):
+    file = write(make, tmp_path, ["file,label,class", *(f"{image},{label},{label}" for image, label in ROWS)])
+    assert load_dataset(file, whole=True).classes == ("cat", "dog")
+
+
+def test_a_column_that_is_named_twice_cannot_be_chosen(make, tmp_path):
+    file = write(make, tmp_path, ["file,kind,kind", *(f"{image},{label},{label}" for image, label in ROWS)])
+    with pytest.raises(DataError, match="2 columns 'kind'"):
+        load_dataset(f"{file}?label=kind")
+
+
+def test_the_name_of_a_file_begins_no_note(make, tmp_path):
+    """Notes are shown with a capital first letter."""
+    data = load_dataset(write(make, tmp_path, table()[1:], name="nohead.csv"), whole=True)
+    assert "nohead.csv" in data.skipped[0]
+    assert not data.skipped[0].startswith("nohead")
+
+
 def test_cells_that_a_spreadsheet_could_compute(make, tmp_path):
     """An apostrophe before a formula is taken away, but not from the name of an existing file."""
     for number, name in enumerate(("=a.png", "'=b.png", "c.png", "d.png")):

@@ -20,6 +20,7 @@ from thirtytwo.errors import DataError, UnknownNameError, did_you_mean
 from thirtytwo.images.discover import IMAGE_SUFFIXES, natural_key
 from thirtytwo.inputs import is_address, with_slashes
 from thirtytwo.io import free_name
+from thirtytwo.run_paths import FIXES
 from thirtytwo.text import counted, csv_text, listing
 
 METADATA = "metadata.csv"
@@ -77,13 +78,13 @@ def open_csv(file: Path, request: Request) -> UndecodedDataSet:
 
     Raises:
         UnknownNameError: no such option or column.
-        DataError: no header, a row with more cells than the header, an empty cell, an unknown split, a missing image,
-            or an image with two labels.
+        DataError: no header, columns for the labels that differ, a row with more cells than the header, an empty
+            cell, an unknown split, a missing image, or an image with two labels.
     """
     refuse_options(request, str(file), tuple(_COLUMNS))
     lines = read_rows(file)
     lines, headless = _with_header(file, lines, request)
-    columns = _columns(file, lines[0][1], request)
+    columns = _columns(file, lines, request)
     _refuse_more_cells(file, lines)
     others = _others(lines[0][1], columns.values())
     rows, notes = _distinct(file, _rows(file, lines[1:], columns, tuple(others.values())))
@@ -191,7 +192,7 @@ def _with_header(
     names = roles | {place: f"column {place + 1}" for place in rest} | {rest[0]: "label"}
     header = [names[place] for place in range(len(first))]
     if len(rest) == 1:
-        return [(0, header), *lines], [f"{file.name} has no header: its columns are read as {', '.join(header)}"]
+        return [(0, header), *lines], [f"no header in {file.name}: its columns are read as {', '.join(header)}"]
     image = next(place for place, name in roles.items() if name == "file")
     raise DataError(
         f"{file} has no header: its first line has the image {first[image]!r}.",
@@ -215,26 +216,32 @@ def _names_image(path: Path) -> bool:
     return os.path.isfile(path) or path.suffix.lower() in IMAGE_SUFFIXES  # noqa: PTH113
 
 
-def _columns(file: Path, header: Sequence[str], request: Request) -> dict[str, int]:
+def _columns(file: Path, lines: Sequence[tuple[int, list[str]]], request: Request) -> dict[str, int]:
     """Position of each column that the file has, by role.
 
     Raises:
         UnknownNameError: a column named in the options is not there.
-        DataError: no column of images or labels.
+        DataError: no column of images or labels, or several that differ.
     """
+    header = lines[0][1]
     folded = [name.casefold() for name in header]
     found: dict[str, int] = {}
     for role, usual in _COLUMNS.items():
-        names = sorted(usual, key=_OF_METADATA.__ne__) if file.name == METADATA else usual
         wanted = request.options.get(role) or (request.group_by if role == "group" else "")
         if wanted:
             if wanted not in header:
                 raise UnknownNameError(
                     f"{file} has no column {wanted!r}; found {listing(header)}.", did_you_mean(wanted, header)
                 )
-            found[role] = header.index(wanted)
-        elif known := [folded.index(name) for name in names if name in folded]:
-            found[role] = known[0]
+            places = [place for place, name in enumerate(header) if name == wanted]
+        else:
+            own = _own_name(file, role)
+            names = [name for name in ((own,) if own in folded else usual) if name in folded]
+            several = names if role == "label" else names[:1]  # other columns often hold other paths of the image
+            places = [place for name in several for place, one in enumerate(folded) if one == name]
+        if places:
+            _check_one(file, lines, role, places)
+            found[role] = places[0]
     if missing := [role for role in ("image", "label") if role not in found]:
         expected = "; ".join(f"{role}: {', '.join(_COLUMNS[role])}" for role in missing)
         raise DataError(
@@ -242,6 +249,33 @@ def _columns(file: Path, header: Sequence[str], request: Request) -> dict[str, i
             f"Add a header ({expected}), or name columns: {shlex.quote(f'{file}?image=NAME&label=NAME')}",
         )
     return found
+
+
+def _own_name(file: Path, role: str) -> str:
+    """The column of a role whatever others there are: in `metadata.csv`, and in that of `data fix`; else empty."""
+    if file.name != METADATA:
+        return ""
+    fixed = os.path.isfile(file.parent / FIXES)  # noqa: PTH113
+    return {"image": _OF_METADATA, "label": "label" if fixed else ""}.get(role, "")
+
+
+def _check_one(file: Path, lines: Sequence[tuple[int, list[str]]], role: str, places: Sequence[int]) -> None:
+    """Check that one column has a role, or that all which may have it have the same cells.
+
+    Raises:
+        DataError: a name occurs twice, or the columns differ.
+    """
+    names = [lines[0][1][place] for place in places]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise DataError(f"{file} has {names.count(twice[0])} columns {twice[0]!r}.", "Rename or remove all but one.")
+    for line, cells in lines[1:]:
+        found = [cells[place] if place < len(cells) else "" for place in places]
+        if len(set(found)) > 1:
+            raise DataError(
+                f"{file} has several columns for {role}, {listing(names)}, which differ, first in line {line}: "
+                f"{listing(found)}.",
+                f"Name the one to use: {shlex.quote(f'{file}?{role}={names[0]}')}",
+            )
 
 
 def _refuse_more_cells(file: Path, lines: Sequence[tuple[int, list[str]]]) -> None:
@@ -306,7 +340,7 @@ def _rows(
         )
     if unknown:
         words = ", ".join(f"{word!r} (line {line})" for word, line in list(unknown.items())[:_SHOWN])
-        raise DataError(f"{file} has unknown splits: {words}.", "Expected train, val, validation or test.")
+        raise DataError(f"{file} has unknown splits: {words}.", "Expected train, val or test.")
     return rows
 
 

@@ -16,7 +16,7 @@ class Blurred(ExtremeCheck):
     severity = "note"
     why = "Details that distinguish classes are lost. The images are compared as decoded, so finer blur is not seen."
     fix = "Look at them; drop those in which you cannot recognize the class."
-    adjective = "blurred or show no detail"
+    adjective = "blurred or without detail"
     statistic = "sharpness"
     limit = 0.2
     least_deviation = 3.5

@@ -37,9 +37,10 @@ class FewImages(Check):
             )
         counts = subject.data.train.counts
         few = [subject.data.classes[index] for index in np.flatnonzero(counts < FEW_IMAGES)]
+        have = "has" if len(few) == 1 else "have"
         if few:
             yield self.finding(
-                f"{len(few)} of {len(counts)} classes have fewer than {FEW_IMAGES} training images: {listing(few)}.",
+                f"{len(few)} of {len(counts)} classes {have} fewer than {FEW_IMAGES} training images: {listing(few)}.",
                 classes=len(few),
             )
 

@@ -41,8 +41,9 @@ class Outliers(Check):
         if not len(rows):
             return
         groups = [(subject.places[row],) for row in rows]
+        are, every = "is" if len(groups) == 1 else "are", len(subject.places)
         yield self.finding(
-            f"{len(groups):,} of {len(subject.places):,} images are far from every class: {subject.examples(groups)}.",
+            f"{len(groups):,} of {every:,} images {are} far from every class: {subject.examples(groups)}.",
             groups,
             notes=[f"{deviations[row]:.1f} deviations from what is usual" for row in rows],
         )

@@ -29,7 +29,7 @@ class UnusualModes(Check):
 
     def run(self, subject: Subject) -> Iterator[Finding]:
         """The images are sorted by the mode that their files state; a mode that most images have is usual."""
-        kinds: dict[str, list[Place]] = defaultdict(list)
+        kinds: dict[tuple[str, str], list[Place]] = defaultdict(list)
         placed = subject.placed_facts
         for place, facts in placed:
             if kind := _kind(facts):
@@ -38,18 +38,23 @@ class UnusualModes(Check):
             if len(places) <= MOST * len(placed):
                 shown = ", ".join(map(subject.name_of, places[:3]))
                 yield self.finding(
-                    f"{len(places):,} of {len(placed):,} images {kind}: {shown}.", [(place,) for place in places]
+                    f"{len(places):,} of {len(placed):,} images {kind[len(places) > 1]}: {shown}.",
+                    [(place,) for place in places],
                 )
 
 
-def _kind(facts: FileFacts) -> str:
-    """What is unusual about an image, as the end of a sentence; empty for 8-bit RGB."""
+def _kind(facts: FileFacts) -> tuple[str, str] | None:
+    """What is unusual about an image, as the end of a sentence on one and on several; None for 8-bit RGB."""
     if facts.mode == "CMYK":
-        return "are CMYK, meant for printing"
+        return _of_one_and_several("{are} CMYK, meant for printing")
     if facts.mode in ("LAB", "HSV"):
-        return f"are in the color space {facts.mode}"
+        return _of_one_and_several(f"{{are}} in the color space {facts.mode}")
     if facts.mode.startswith(("I", "F")):
-        return "have more than 8 bits per pixel, and are scaled to 8"
+        return _of_one_and_several("{have} more than 8 bits per pixel, and {are} scaled to 8")
     if facts.transparent:
-        return "are partly transparent, and are put on white"
-    return "are gray among color images" if facts.mode in _GRAY else ""
+        return _of_one_and_several("{are} partly transparent, and {are} put on white")
+    return _of_one_and_several("{are} gray among color images") if facts.mode in _GRAY else None
+
+
+def _of_one_and_several(words: str) -> tuple[str, str]:
+    return words.format(are="is", have="has"), words.format(are="are", have="have")

@@ -49,11 +49,18 @@ class WrongSuffix(Check):
             if suffix in _KNOWN and suffix not in SUFFIXES.get(kind, _KNOWN)
         ]
         if wrong:
-            kinds = Counter(f"{suffix} that are {kind}" for _, suffix, kind in wrong)
-            summary = listing((f"{count} {words}" for words, count in kinds.most_common()), quoted=False)
+            kinds = Counter((suffix, kind) for _, suffix, kind in wrong)
+            summary = listing(
+                (
+                    f"{count} {suffix} that {'is' if count == 1 else 'are'} {kind}"
+                    for (suffix, kind), count in kinds.most_common()
+                ),
+                quoted=False,
+            )
             shown = ", ".join(subject.name_of(place) for place, *_ in wrong[:3])
+            have = "has" if len(wrong) == 1 else "have"
             yield self.finding(
-                f"{len(wrong)} of {len(found)} files have the suffix of another format ({summary}): {shown}.",
+                f"{len(wrong)} of {len(found)} files {have} the suffix of another format ({summary}): {shown}.",
                 [(place,) for place, *_ in wrong],
                 notes=[f"{suffix} is {kind}" for _, suffix, kind in wrong],
             )
