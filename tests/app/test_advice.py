@@ -189,6 +189,9 @@ def test_findings_are_in_plain_words_first() -> None:
     assert "32×32" in in_technical_terms(sizes)
     cut = CHECKS.get("T202").finding("No test split: 12 of 60 images were split off as test (seed 0).")
     assert what_was_found(cut) == "There is no folder test: 12 of 60 images were set aside at random."
+    uneven = "test has 8 % of the images (1 of 12): each is drawn; --set data.split_seed=1 draws others, and folders"
+    drawn = CHECKS.get("T202").finding(f"{uneven} train, val and test fix the split.")
+    assert what_was_found(drawn).endswith("each is drawn; folders train, val and test fix the split.")
     assert in_technical_terms(CHECKS.get("T401").finding("2 images have a single color.")) == ""
 
 
@@ -196,5 +199,6 @@ def test_the_title_names_left_out_files_only_where_there_are_some() -> None:
     check = CHECKS.get("T202")
     cut = check.finding("No test split: 12 of 60 images were split off as test (seed 0).")
     assert "left out" not in title_of(check, [cut])
+    assert "note" not in title_of(check, [cut]), "the heading begins with it"
     assert "left out" in title_of(check, [cut, check.finding("Skipped 2 files: .txt.")])
     assert title_of(CHECKS.get("T305"), [cut]) == CHECKS.get("T305").title

@@ -127,7 +127,7 @@ def test_two_models_side_by_side(visit: Visit, files: list[Path]) -> None:
     page.keyboard.press("Escape")
     wait_for_script(page)
     upload(page, files[:3])
-    page.wait_for_selector("text=Both predict the same class for 2 of 3 images.")
+    page.wait_for_selector("text=Both agree on 2 of 3 images.")
     page.locator(".tt-beside").nth(2).wait_for()
     assert page.locator(".tt-beside").nth(2).locator(".tt-top").all_inner_texts() == ["blue", "sea"]
     assert page.locator(".tt-beside .tt-badge").all_inner_texts() == ["agree", "agree", "differ"]
@@ -154,7 +154,8 @@ def test_add_two_classes_and_use_the_model(
     page.get_by_role("button", name="Train").click()
     page.wait_for_selector("[data-testid=stMetricValue]")
     assert page.inner_text("[data-testid=stMetricValue]") == "100.0\u00a0%"
-    assert "Accuracy to expect on new photos (from 12 photos)" in page.inner_text("[data-testid=stMetric]")
+    assert "Accuracy to expect on new photos" in page.inner_text("[data-testid=stMetric]")
+    assert page.get_by_text("each of your 12 photos").is_visible()
     model = tmp_path / "model.onnx"
     model.write_bytes(download(page, "Download model.onnx"))
     assert Classifier(model, threads=1).classes == ("sun", "grape")
@@ -263,23 +264,23 @@ def test_suggested_fixes_are_decided_by_keys(
     for name in ("cat/a.png", "cat/b.png", "dog/c.png", "dog/d.png"):
         (tmp_path / "pets" / name).write_bytes(first.read_bytes())
     page = visit("data", width=width)
-    field = page.get_by_role("textbox", name="Data set or folder")
+    field = page.get_by_role("textbox", name="Folder, CSV file or known data set")
     field.fill(str(tmp_path / "pets"))
     page.get_by_role("button", name="Check").click()
-    page.wait_for_selector("text=1 of 5, 0 accepted")
+    page.wait_for_selector("text=1 of 5: 0 accepted")
     wait_for_script(page)
     field.focus()
     page.keyboard.type("ax")
     assert field.input_value().endswith("petsax")
     page.locator("h1").click()
     keys = (
-        ("a", "2 of 5, 1"),
-        ("z", "1 of 5, 0"),
-        ("ArrowRight", "2 of 5, 0"),
-        ("ArrowLeft", "1 of 5, 0"),
-        ("a", "2 of 5, 1"),
+        ("a", "2 of 5: 1"),
+        ("z", "1 of 5: 0"),
+        ("ArrowRight", "2 of 5: 0"),
+        ("ArrowLeft", "1 of 5: 0"),
+        ("a", "2 of 5: 1"),
     )
-    for key, expected in (*keys, ("x", "3 of 5, 1"), ("ArrowLeft", "2 of 5, 1"), ("a", "3 of 5, 2")):
+    for key, expected in (*keys, ("x", "3 of 5: 1"), ("ArrowLeft", "2 of 5: 1"), ("a", "3 of 5: 2")):
         page.keyboard.press(key)
         page.wait_for_selector(f"text={expected} accepted")
         wait_for_script(page)
@@ -289,13 +290,13 @@ def test_suggested_fixes_are_decided_by_keys(
     plan.write_bytes(download(page, "Download the list of fixes (CSV)"))
     assert len(read_fix_plan(plan).fixes) == 2
     page.reload()
-    page.wait_for_selector("text=3 of 5, 2 accepted")
+    page.wait_for_selector("text=3 of 5: 2 accepted")
     wait_for_script(page)
     if width > 640:  # on a phone the links to pages are in a menu
         page.get_by_role("link", name="Models").click()
         page.wait_for_selector("h1:has-text('Models')")
         page.get_by_role("link", name="Data", exact=True).click()
-        page.wait_for_selector("text=3 of 5, 2 accepted")
+        page.wait_for_selector("text=3 of 5: 2 accepted")
 
 
 @pytest.mark.long
@@ -305,22 +306,22 @@ def test_fixes_are_decided_by_buttons(visit: Visit, shade: Callable[..., list[Pa
     for name in ("cat/a.png", "cat/b.png", "dog/c.png", "dog/d.png"):
         (tmp_path / "pets" / name).write_bytes(first.read_bytes())
     page = visit("data")
-    page.get_by_role("textbox", name="Data set or folder").fill(str(tmp_path / "pets"))
+    page.get_by_role("textbox", name="Folder, CSV file or known data set").fill(str(tmp_path / "pets"))
     page.get_by_role("button", name="Check").click()
-    page.wait_for_selector("text=1 of 5, 0 accepted")
+    page.wait_for_selector("text=1 of 5: 0 accepted")
     page.locator("summary", has_text="Accept or reject all fixes").click()
-    single = (("accept", "2 of 5, 1"), ("undo", "1 of 5, 0"), ("next", "2 of 5, 0"), ("previous", "1 of 5, 0"))
-    for key, expected in (*single, ("reject", "2 of 5, 0")):
+    single = (("accept", "2 of 5: 1"), ("undo", "1 of 5: 0"), ("next", "2 of 5: 0"), ("previous", "1 of 5: 0"))
+    for key, expected in (*single, ("reject", "2 of 5: 0")):
         wait_for_script(page)
         page.locator(f".st-key-fix-{key} button").click()
         page.wait_for_selector(f"text={expected} accepted")
     for label, expected in (("Accept all", "[1-5]"), ("Reject all", "0")):
         wait_for_script(page)
         page.get_by_role("button", name=label, exact=True).first.click()
-        page.wait_for_selector(f"text=/of 5, {expected} accepted/")
+        page.wait_for_selector(f"text=/of 5: {expected} accepted/")
     wait_for_script(page)
     page.get_by_role("button", name="Show", exact=True).first.click()
-    page.wait_for_selector("text=/1 of 5, 0 accepted/")
+    page.wait_for_selector("text=/1 of 5: 0 accepted/")
 
 
 @pytest.mark.parametrize("path", ["", "compare", "explore", "data", "models", "teach", "help"])

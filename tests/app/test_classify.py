@@ -82,6 +82,17 @@ def test_files_that_are_too_large_are_named() -> None:
     assert "smaller" not in " ".join(LeftOut(large=("party.mov",)).sentences())
 
 
+def test_what_to_do_with_an_archive_depends_on_the_page() -> None:
+    archives = LeftOut(others=("photos.zip",), large=("all.tar.gz",))
+    assert "Unpack" in (text := " ".join(archives.sentences()))
+    assert "smaller" not in text
+    assert "“Folder or ZIP”" in " ".join(archives.sentences("Folder or ZIP"))
+    for name in ("photos.7z", "photos.RAR", "photos.tar"):
+        text = " ".join(LeftOut(others=(name,)).sentences("Folder or ZIP"))
+        assert "Unpack" in text, "that field takes ZIP files only"
+    assert "Unpack" not in " ".join(LeftOut(others=("notes.txt",)).sentences("Folder or ZIP"))
+
+
 def answer(confidence: float, known: bool) -> Prediction:
     return Prediction("a.png", 4, 4, "cat", confidence, known, (("cat", confidence), ("dog", 1 - confidence)))
 

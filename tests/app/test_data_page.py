@@ -17,6 +17,7 @@ from streamlit.testing.v1 import AppTest
 
 from thirtytwo.app import library
 from thirtytwo.app.decisions import Decisions, identity_of
+from thirtytwo.app.originals import _OPENABLE
 from thirtytwo.app.problems import is_for_app
 from thirtytwo.app.settings import AppSettings
 from thirtytwo.app.views import data, reviews, train
@@ -146,18 +147,18 @@ def test_from_a_folder_to_a_fixed_copy(folder: Path, tmp_path: Path) -> None:
     headings = [one.label for one in found.expander if ": " in one.label]
     assert any("exact duplicates with different labels" in one for one in headings)
     assert any("exact duplicates within a split" in one for one in headings)
-    assert "Check T102 of the documentation" in texts(found)
+    assert "Technical details: this is the check T102 of the documentation." in texts(found)
     severities = [one.partition(":")[0] for one in headings]
     assert severities == sorted(severities, key=["Error", "Warning", "Note"].index)
     assert "**Why it matters.**" in texts(found)
     assert "**What to do.**" in texts(found)
     assert all(is_for_app(one.value) for kind in ("markdown", "caption", "info") for one in getattr(found, kind))
-    assert counter(found).startswith("**1 of 4, 0 accepted**")
+    assert counter(found).startswith("**1 of 4**: 0 accepted, 0 rejected, 4 not decided")
     assert found.button(key="fix-previous").disabled
     assert "not decided" in texts(found)
 
     click(found, "fix-accept", "fix-reject")
-    assert counter(found).startswith("**3 of 4, 1 accepted**")
+    assert counter(found).startswith("**3 of 4**: 1 accepted, 1 rejected, 2 not decided")
     click(found, "fix-previous")
     assert ":gray-badge[rejected]" in texts(found)
     click(found, "fix-accept")
@@ -166,7 +167,7 @@ def test_from_a_folder_to_a_fixed_copy(folder: Path, tmp_path: Path) -> None:
     assert (accepted(found), found.button(key="fix-undo").disabled) == ([], True)
 
     click(found, "accept-T103", "reject-T102")
-    assert counter(found).endswith("2 accepted**, 0 not decided")
+    assert counter(found).endswith(": 2 accepted, 2 rejected, 0 not decided")
     found.toggle(key="elsewhere").set_value(True).run()
     assert not found.get("progress")
     found.toggle(key="elsewhere").set_value(False).run()
@@ -192,6 +193,43 @@ def test_from_a_folder_to_a_fixed_copy(folder: Path, tmp_path: Path) -> None:
     assert "since it was written" in texts(found)
     click(found, "copy-train")
     assert found.session_state[DATA] == str(tmp_path / "pets-fixed")
+
+
+@pytest.mark.slow
+def test_each_file_that_cannot_be_read_has_its_own_advice_below_it(folder: Path) -> None:
+    (folder / "train" / "cat" / "notes.jpg").write_text("bread, milk")
+    (folder / "train" / "cat" / "cut.png").write_bytes((folder / "train" / "cat" / "1.png").read_bytes()[:60])
+    found = checked("pets")
+    (section,) = [one for one in found.expander if one.label.startswith("Error: images that cannot be read")]
+    said = [one.value for one in section.markdown]
+    assert [next(word for word in ("matters", "to do", "notes.jpg", "cut.png") if word in one) for one in said] == [
+        "matters",
+        "cut.png",
+        "to do",
+        "notes.jpg",
+        "to do",
+    ]
+
+
+@pytest.mark.slow
+def test_validation_images_are_called_so(folder: Path) -> None:
+    for name in ("cat", EVIL):
+        (folder / "val" / name).mkdir(parents=True)
+        for number in range(3):
+            copy = folder / "val" / name / f"{number}.png"
+            copy.write_bytes((folder / "train" / name / f"{number}.png").read_bytes())
+    found = checked("pets")
+    captions = {one.caption.rpartition(" · ")[2] for one in found.session_state[_OPENABLE].values()}
+    assert "validation" in captions
+    assert "val" not in captions
+
+
+def test_an_empty_field_says_what_to_enter(folder: Path) -> None:
+    found = page()
+    found.session_state[data._CHECKED] = None
+    assert "CSV file" in found.info[0].value
+    found.button(key="doctor-check").click().run()
+    assert "CSV file" in found.warning[0].value
 
 
 @pytest.mark.slow
@@ -253,7 +291,7 @@ def test_decisions_survive_reloading_and_restarting_and_changes_are_named(folder
 
     found = page(address)
     assert (accepted(found), found.button(key="fix-undo").disabled) == (kept, True)
-    assert counter(found).endswith("2 accepted**, 0 not decided")
+    assert counter(found).endswith(": 2 accepted, 2 rejected, 0 not decided")
     assert found.text_input(key="doctor-spec").value == "pets"
     click(found, "fix-accept")
     streamlit.cache_resource.clear()  # as when the app is started again

@@ -324,7 +324,7 @@ def test_an_unreadable_image_is_marked_and_left_out(visit: Visit, shade: Shade, 
     page.wait_for_selector("text=Not used in “grape”: holiday.jpg")
     assert "holiday.jpg" in page.inner_text(".tt-unreadable")
     train(page)
-    assert "12 photos" in page.inner_text("[data-testid=stMetric]")
+    assert page.get_by_text("each of your 12 photos").is_visible()
 
 
 def test_compare_opens_on_models_with_the_same_classes(visit: Visit) -> None:

@@ -148,6 +148,12 @@ def test_rename_delete_and_undo(place: Path) -> None:
     assert "sun or grape" not in [one.name for one in entries()]
 
 
+def test_deleting_a_taught_model_names_the_images_that_can_be_read(place: Path) -> None:
+    (project,) = library.projects().all()
+    library.projects().add_photos(project.identity, 1, [("broken.jpg", b"\xff\xd8\xff\xe0 no photograph")])
+    assert "16 images and 1 file that cannot be read" in manage.consequence(entries()[number_of("sun or grape")])
+
+
 def test_projects_go_on_with_the_new_name_of_a_model(place: Path) -> None:
     store = library.projects()
     (project,) = store.all()
@@ -234,6 +240,31 @@ def test_a_model_of_the_command_teach_has_its_estimate(
     )
     assert single.how.startswith("not known: ")
     assert library.expectation_of(found["single"]) == ""
+
+
+@pytest.mark.slow
+def test_a_model_that_is_in_the_list_is_not_added_again(place: Path) -> None:
+    found = page()
+    before = entries()
+    for path in (place / "runs" / "mine", next(one.path for one in before if one.origin == BUNDLED)):
+        found.text_input(key="model-path-text").set_value(str(path))
+        next(one for one in found.button if one.label == "Add").click().run()
+        assert "is in the list already" in found.success[0].value
+        assert entries() == before
+
+
+@pytest.mark.slow
+def test_the_page_of_a_model_stays_when_it_is_renamed(place: Path) -> None:
+    found = page("mine")
+    mine = number_of("mine")
+    click(found, f"rename-{mine}")
+    found.text_input(key=f"new-name-{entries()[mine].path}").set_value("My photos")
+    click(found, "rename-apply")
+    assert found.query_params["model"] == "My photos"
+    assert "My photos" in [one.value for one in found.title]
+    old = page("mine")
+    assert "There is no model mine anymore" in old.warning[0].value
+    assert "model" not in old.query_params
 
 
 @pytest.mark.slow

@@ -116,7 +116,7 @@ def test_a_click_opens_the_photograph_on_every_page(visit: Visit, app: Any, phot
     page.keyboard.press("Escape")
 
     go(page, "Data")
-    page.get_by_role("textbox", name="Data set or folder").fill(str(photographed))
+    page.get_by_role("textbox", name="Folder, CSV file or known data set").fill(str(photographed))
     page.get_by_role("button", name="Check", exact=True).click()
     page.wait_for_selector("text=/A central crop cuts off the ends of all images: 50/", state="attached")
     page.locator(".tt-review .tt-open").first.wait_for()

@@ -28,7 +28,7 @@ from streamlit.testing.v1 import AppTest
 from thirtytwo.app import display, launch, library, photos
 from thirtytwo.app.about_models import examples
 from thirtytwo.app.certainty import SURE as CONFIDENT
-from thirtytwo.app.components import bars, headline, image_grid, matrix, short_headline
+from thirtytwo.app.components import bars, headline, image_grid, matrix, short_headline, side_by_side
 from thirtytwo.app.display import as_csv, as_json
 from thirtytwo.app.images import sample_files
 from thirtytwo.app.problems import short
@@ -431,6 +431,36 @@ def test_repeated_file_names_get_a_number_and_the_same_image_is_added_once(paint
     assert [one.name for one in images] == ["a.png", "b.png", "A-2.png"]
     grey = photos.from_upload("b.png", paint("grey"))
     assert [one.name for one in photos.merge(images, [grey, images[0]])] == ["b-2.png", "a.png", "b.png", "A-2.png"]
+
+
+def test_images_that_are_there_already_are_named(place: Path, colour_model: Path, paint: Callable[..., bytes]) -> None:
+    library.settings = AppSettings(models=(str(colour_model),))
+    found = page("classify")
+    files = [(name, paint(color), "image/png") for name, color in {"a.png": "red", "b.png": "red"}.items()]
+    found.file_uploader(key="upload-0").set_value(files).run()
+    assert "“b.png” is already there, as “a.png”: it was not added again." in texts(found)
+    found.file_uploader(key="upload-1").set_value([("a.png", paint("red"), "image/png")]).run()
+    assert "“a.png” is already there: it was not added again." in texts(found)
+    found.run()
+    assert "already there" not in texts(found)
+
+
+@pytest.mark.parametrize(
+    ("known", "badges"), [((True, True), ["agree"]), ((False, False), ["agree", "unknown to all"])]
+)
+def test_the_badge_of_an_image_says_what_is_counted(known: tuple[bool, bool], badges: list[str]) -> None:
+    row = [("x", prediction("cat", known=known[0])), ("y", prediction("cat", known=known[1]))]
+    agreed = compare.agree([one for _, one in row])
+    html = side_by_side("a.png", np.zeros((4, 4, 3), np.uint8), row, 3, agree=agreed)
+    assert re.findall(r'<span class="tt-badge[^>]*>([^<]*)<', html.partition("</figure>")[0]) == badges
+
+
+def test_a_model_without_calibration_says_so(place: Path, write_model: Callable[..., Path]) -> None:
+    plain = write_model(place / "plain.onnx", unknown_threshold=None)
+    for name, expected in ((plain, True), (write_model(place / "calibrated.onnx"), False)):
+        library.settings = AppSettings(models=(str(name),))
+        for view in ("classify", "models"):
+            assert ("percentages are not calibrated" in texts(page(view))) is expected, (name, view)
 
 
 def test_samples_can_be_read(colour_model: Path) -> None:

@@ -13,6 +13,7 @@ from thirtytwo.app.project import Photo, PhotoClass, Project
 from thirtytwo.app.project_checks import (
     changes_since,
     missing_input,
+    photo_counts,
     repeated_names,
     repeated_sentence,
     shared_sentence,
@@ -40,6 +41,12 @@ def named(*names: str) -> Project:
 def test_names_that_people_take_for_the_same(names: tuple[str, str], expected: list[str]) -> None:
     assert repeated_names(named(*names)) == expected
     assert bool([step for step in missing_input(named(*names)) if "name '" in step or "than" in step]) == bool(expected)
+
+
+def test_the_class_that_has_a_name_already_is_named() -> None:
+    (step,) = [step for step in missing_input(named("Pappe", "glass", "pappe")) if "than" in step]
+    assert "'pappe'" in step
+    assert "'Pappe'" in step
 
 
 def taught(project: Project, base: str = "imagenet") -> Project:
@@ -98,6 +105,19 @@ def test_images_that_are_there_already_are_named() -> None:
     assert "a.png" in repeated_sentence([("a.png", "a.png")])
     assert all(name in repeated_sentence([("b.png", "a.png")]) for name in ("a.png", "b.png"))
     assert "12 images" in repeated_sentence([(f"{place}.png", "") for place in range(12)])
+
+
+@pytest.mark.parametrize(
+    ("photos", "expected"),
+    [
+        ((), ["0 images"]),
+        ((PHOTO,), ["1 image"]),
+        ((PHOTO, BROKEN, OTHER), ["2 images", "1 file that cannot be read"]),
+        ((BROKEN, BROKEN), ["2 files that cannot be read"]),
+    ],
+)
+def test_files_that_cannot_be_read_are_not_counted_as_images(photos: tuple[Photo, ...], expected: list[str]) -> None:
+    assert photo_counts(photos) == expected
 
 
 def test_a_removed_class_comes_back_in_its_place() -> None:

@@ -75,6 +75,7 @@ def contents(
 
 
 SUN, GRAPE = (240, 200, 30), (130, 30, 180)
+BROKEN = b"\xff\xd8\xff\xe0 no photograph"
 
 
 @pytest.fixture
@@ -115,6 +116,38 @@ def test_a_zip_file_adds_to_the_classes_that_are_there(page: AppTest, shade: Sha
     assert not page.exception
     assert names(page) == ["Cat", "dog"]
     assert sum("broken.jpg" in one.value for one in page.warning) == 2
+
+
+def test_only_images_that_can_be_read_are_counted(page: AppTest, shade: Shade, tmp_path: Path) -> None:
+    files = shade(tmp_path / "cat", SUN, 3, seed=1)
+    add(page, "group-files-1", [("known.png", files[0].read_bytes())])
+    page.text_input(key="name-1").set_value("cat").run()
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        for file in [*files, *shade(tmp_path / "dog", GRAPE, 2, seed=2)]:
+            archive.write(file, f"{file.parent.name}/{file.name}")
+        archive.writestr("dog/notes.jpg", b"a text")
+        archive.writestr("dog/broken.jpg", BROKEN)
+    page.file_uploader(key="class-zip-0").set_value(("pets.zip", stream.getvalue(), "application/zip")).run()
+    assert not page.exception
+    assert page.info[0].value == "4 images of 2 classes added."
+    assert page.info[1].value.startswith("2 files cannot be read")
+    assert "· 5 images, 2 files that cannot be read ·" in texts(page)
+    click(page, "project-delete")
+    assert "with its 5 images and 2 files that cannot be read?" in texts(page)
+    click(page, "clear-2")
+    assert "2 images and 2 files that cannot be read were removed" in texts(page)
+
+
+def test_trials_that_cannot_be_read_are_not_counted_as_images(filled: AppTest, shade: Shade, tmp_path: Path) -> None:
+    train(filled)
+    new = contents(shade, tmp_path / "new", SUN, 2, seed=20)
+    add(filled, "try-files", [*new, ("broken.jpg", BROKEN)])
+    assert "2 images, 1 file that cannot be read" in texts(filled)
+    assert "12 photos" in texts(filled), "of the estimate"
+    assert "12 photos" not in filled.metric[0].label, "which would be cut off on a phone"
+    click(filled, "clear-trials")
+    assert "2 images and 1 file that cannot be read were removed" in texts(filled)
 
 
 @pytest.mark.parametrize("data", [b"no ZIP file", b""])
@@ -187,7 +220,7 @@ def test_photographs_that_are_almost_equal_in_two_classes_are_named(page: AppTes
 
 
 def test_an_unreadable_image_is_not_used_and_what_to_do_is_said(page: AppTest) -> None:
-    add(page, "group-files-2", [("broken.jpg", b"\xff\xd8\xff\xe0 no photograph")])
+    add(page, "group-files-2", [("broken.jpg", BROKEN)])
     found = page.warning[0].value.replace("\\", "")
     assert "class 2" in found
     assert "broken.jpg" in found
@@ -262,6 +295,35 @@ def test_a_project_and_its_model_have_one_name(filled: AppTest) -> None:
     taken = next(one.name for one in library.entries() if one.origin == library.FROM_OPTION)
     filled.text_input(key=f"project-name-{project.identity}").set_value(taken).run()
     assert taken in filled.error[0].value
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_a_note_on_files_that_were_left_out_stays_with_its_project(page: AppTest, stored: bool) -> None:
+    if stored:
+        page.text_input(key="name-1").set_value("Pappe").run()
+    add(page, "group-files-1", [("doc.pdf", b"%PDF-1.7")])
+    assert "doc.pdf" in texts(page)
+    page.text_input(key="name-2").set_value("glass").run()
+    assert "doc.pdf" in texts(page)
+    (project,) = library.projects().all()
+    click(page, "project-new")
+    assert "doc.pdf" not in texts(page)
+    page.text_input(key="name-1").set_value("cardboard").run()
+    assert "doc.pdf" not in texts(page)
+    click(page, f"project-open-{project.identity}")
+    assert "doc.pdf" in texts(page)
+    click(page, f"group-files-1-{project.identity}-left-out-close")
+    assert "doc.pdf" not in texts(page)
+
+
+def test_a_zip_file_on_a_class_is_sent_to_its_field(filled: AppTest) -> None:
+    add(filled, "group-files-1", [("klasse.zip", b"PK\3\4")])
+    assert f"“{FOLDER}”" in texts(filled)
+    train(filled)
+    click(filled, next(one.key for one in filled.button if one.label == "Close this note"))
+    add(filled, "try-files", [("klasse.zip", b"PK\3\4")])
+    assert f"“{FOLDER}”" not in texts(filled), "new images have no classes"
+    assert "Unpack" in texts(filled)
 
 
 @pytest.mark.parametrize("field", ["group-files-1-0", "class-folder-0"])

@@ -32,6 +32,7 @@ from thirtytwo.config.recipe import Recipe
 from thirtytwo.errors import ImageError
 from thirtytwo.images.decode import decode
 from thirtytwo.io import lock_directory
+from thirtytwo.rundir import RunDir
 
 MAIN = Path(library.__file__).with_name("main.py")
 Shade = Callable[..., list[Path]]
@@ -181,6 +182,79 @@ def test_the_log_of_a_training_has_no_options_and_commands(place: Path) -> None:
     assert "head_until" not in texts(found)
     assert "teach FOLDER" not in texts(found)
     assert [one.value for one in found.caption][-1] == "data loaded"
+
+
+@pytest.mark.parametrize(
+    ("epochs", "lines", "expected"),
+    [
+        (0, (), "The first epoch is running."),
+        (1, (), "The next epoch is running."),
+        (0, ("epoch 1/60 done, loss 1.6",), "epoch 1/60 done, loss 1.6"),
+        (1, ("epoch 1/60 done", "evaluating on 26 test images"), "evaluating on 26 test images"),
+    ],
+)
+def test_the_status_of_a_training_is_not_a_choice_of_its_log(
+    place: Path, finished_run: Callable[..., Path], epochs: int, lines: Sequence[str], expected: str
+) -> None:
+    store = jobs.JobStore(place / "jobs", start_process=lambda arguments, log: os.getpid())
+    job = store.start("pets", [], place / "runs" / "pets")
+    run = RunDir(finished_run(place / "runs" / "pets"))
+    if epochs:
+        run.history.write_text("epoch,seconds\n1,9.5\n")
+    start = (
+        "no test split: 26 of 120 images were split off as test (seed 0)",
+        "recipe photos, seed 0, 60 epochs; run directory runs/pets",
+        "device: cpu (no GPU that PyTorch can use)",
+        "allocator: keeps freed memory (each step allocates the same memory again; saves page faults)",
+    )
+    (store.folder / job.identity / "log.txt").write_text("\n".join([*start, *lines]) + "\n")
+    found = page()
+    assert not found.exception
+    assert [one.value for one in found.caption][-1] == expected
+    assert "allocator" in found.code[0].value, "in the log"
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        ("pets", "pets"),
+        ("photos/pets", "pets"),
+        ("photos/cifar10", "photos/cifar10"),
+        ("cifar10", "cifar10"),
+        ("cifar10?imbalance=10", "cifar10"),
+    ],
+)
+def test_a_training_on_a_folder_is_not_called_as_a_known_data_set(place: Path, data: str, expected: str) -> None:
+    for name in ("pets", "cifar10"):
+        (place / "photos" / name).mkdir(parents=True)
+    jobs.JobStore(place / "jobs", start_process=lambda arguments, log: os.getpid()).start(
+        data, [], place / "runs" / "a"
+    )
+    assert page().header[0].value == f"Training on {expected}"
+
+
+def test_an_empty_field_says_what_to_enter(place: Path) -> None:
+    found = page()
+    assert not found.warning
+    found.button(key="train-check").click().run()
+    assert "CSV file" in found.warning[0].value
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("size", "recipe", "cut"), [((200, 100), "photos", False), ((60, 30), "fast", True)])
+def test_ends_are_cut_off_only_by_a_recipe_that_crops(
+    place: Path, size: tuple[int, int], recipe: str, cut: bool
+) -> None:
+    for shade, name in enumerate(("cat", "dog")):
+        (place / "long" / name).mkdir(parents=True)
+        for number in range(8):
+            Image.new("RGB", size, (90 * shade, 20 * number, 90)).save(place / "long" / name / f"{number}.png")
+    found = page()
+    found.text_input(key="train-data").set_value("long")
+    found.button(key="train-check").click().run()
+    assert not found.exception
+    assert found.selectbox(key="train-recipe-long").value == recipe
+    assert ("Ends that are cut off" in texts(found)) is cut
 
 
 def test_errors_of_a_training_are_without_the_words_of_a_terminal(place: Path) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from thirtytwo.app.library import BUNDLED, Entry
+from thirtytwo.app.library import BUNDLED, Entry, info_of
+from thirtytwo.evaluation.calibration import is_calibrated
 from thirtytwo.inference.model_file import ModelInfo
 from thirtytwo.text import as_markdown, percent
 
@@ -27,6 +28,12 @@ _EXAMPLES = {
     ),
 }
 _DATASETS = {"imagenet-1k": "ImageNet", "cifar100": "CIFAR-100", "cifar10": "CIFAR-10"}
+_NETWORKS = {"zero_shot": "network with a text encoder (zero_shot)"}
+_SCORES = {
+    "class_mean": "by the similarity of their features to the nearest class mean (class_mean)",
+    "network": "by the log odds of the most probable class (network)",
+    "max_logit": "by the largest logit (max_logit)",
+}
 _RULES = {
     "crop": "the central square, without the ends of the longer side",
     "pad": "the whole image with black borders",
@@ -44,6 +51,22 @@ def suits(entry: Entry) -> str:
     return _SUITS.get(entry.path.stem, "") if entry.origin == BUNDLED else ""
 
 
+def uncalibrated_note(info: ModelInfo) -> str:
+    """What a model without calibration does not tell, as sentences; empty for others."""
+    if is_calibrated(info):
+        return ""
+    return "Its percentages are not calibrated: they may be much too high or too low, and no image is marked unknown."
+
+
+def about(entry: Entry) -> str:
+    """What a model suits, or what it does not tell, as sentences; may be empty.
+
+    Raises:
+        ModelFileError: its file is gone or damaged.
+    """
+    return suits(entry) or uncalibrated_note(info_of(entry))
+
+
 def stated_accuracy(entry: Entry) -> tuple[str, str]:
     """The accuracy that others state of a bundled model, and who; empty texts for other models."""
     if entry.origin != BUNDLED or entry.path.stem not in _STATED:
@@ -59,11 +82,11 @@ def examples(entry: Entry) -> tuple[str, ...]:
 
 def technical_details(info: ModelInfo) -> str:
     """The technical details of a model, as a list in Markdown."""
-    calibrated = f"calibrated with temperature {info.temperature:.2f}" if info.temperature != 1 else "not calibrated"
-    unknown = "not marked" if info.unknown_threshold is None else f"marked by the score {info.unknown_score}"
+    calibrated = f"calibrated with temperature {info.temperature:.2f}" if is_calibrated(info) else "not calibrated"
+    unknown = "not marked" if info.unknown_threshold is None else f"marked {_SCORES[info.unknown_score]}"
     rows = {
         "Input": f"{info.input_size}×{info.input_size} pixels, {_RULES[info.resize]} ({info.resize})",
-        "Network": info.architecture,
+        "Network": _NETWORKS.get(info.architecture, info.architecture),
         "Trained on": info.dataset,
         "Probabilities": calibrated,
         "Unknown images": unknown,

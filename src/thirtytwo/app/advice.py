@@ -94,9 +94,10 @@ _WHAT = (
         r"There is no folder test: \1 were set aside at random",
     ),
     (r" \(seed \d+\)", ""),
+    (r"; --set data\.split_seed=\d+ draws others, and (folders train, val and test fix the split)", r"; \1"),
 )
 _TEST_IMAGES = re.compile(r"^The test set has (\d+) images: an accuracy of (\d+) % is measured to ±")
-_TITLES = {"T202": "notes on reading the data"}
+_TITLES = {"T202": "how the data was read"}
 """Titles that say less than those of the checks, where what these name was not found."""
 _LEFT_OUT = re.compile(r"left out|skipped|ignored", re.IGNORECASE)
 
@@ -123,6 +124,11 @@ def what_was_found(finding: Finding) -> str:
     text = plain(finding.what, added=False)
     if found := _TEST_IMAGES.match(text):
         return _of_few(int(found[1]), int(found[2]))
+    return in_plain_words(text)
+
+
+def in_plain_words(text: str) -> str:
+    """A sentence of a check, or on reading data, without terms of statistics and of the command line."""
     for pattern, replacement in _WHAT:
         text = re.sub(pattern, replacement, text)
     return text

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import streamlit as st
 
-from thirtytwo.app.about_models import dataset_name, suits
+from thirtytwo.app.about_models import about, dataset_name
 from thirtytwo.app.certainty import SURE, certainty
 from thirtytwo.app.display import Rendered, uri
 from thirtytwo.app.library import Entry, entries, gone_model, info_of, select_model, selected_model
@@ -126,13 +126,10 @@ def side_by_side(
     opens: str = "",
 ) -> str:
     """One image with the prediction of each model; `opens` is its key of `originals.openable`."""
-    badge = (
-        '<span class="tt-badge" style="margin:4px 0 0">none is sure</span>'
-        if not any(result.known for _, result in predictions)
-        else '<span class="tt-badge tt-good" style="margin:4px 0 0">agree</span>'
-        if agree
-        else '<span class="tt-badge tt-warm" style="margin:4px 0 0">differ</span>'
-    )
+    kind, word = ("tt-good", "agree") if agree else ("tt-warm", "differ")
+    badge = f'<span class="tt-badge {kind}" style="margin:4px 0 0">{word}</span>'
+    if not any(result.known for _, result in predictions):
+        badge += '<span class="tt-badge" style="margin:4px 0 0 4px">unknown to all</span>'
     answers = "; ".join(f"{model}: {spoken(result)}" for model, result in predictions)
     shown = opening(img_tag(image, f"{name}: {answers}"), opens, name)
     columns = "".join(
@@ -150,7 +147,7 @@ def short_headline(result: Prediction) -> str:
     """The top class, with a badge if the image is unknown or the model is not sure."""
     words = certainty(result)
     badge = "" if words == "sure" else f'<span class="tt-badge tt-warm">{words}</span>'
-    doubt = "" if result.known else "?"
+    doubt = "" if words == "sure" else "?"
     return f'<p class="tt-top">{as_html(readable(result.top))}{doubt}{badge}</p>'
 
 
@@ -236,7 +233,7 @@ def choose_model() -> Entry:
         select_model(found[names.index(st.session_state[_MODEL])])
 
     st.selectbox("Model in use", names, key=_MODEL, on_change=choose)
-    st.caption("  \n".join(filter(None, (describe(info_of(entry)), as_markdown(suits(entry))))))
+    st.caption("  \n".join(filter(None, (describe(info_of(entry)), as_markdown(about(entry))))))
     return entry
 
 

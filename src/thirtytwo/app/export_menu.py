@@ -13,10 +13,11 @@ import streamlit as st
 
 from thirtytwo.app import photos
 from thirtytwo.app.components import show_error
-from thirtytwo.app.library import TAUGHT, Entry, load_classifier, projects
+from thirtytwo.app.library import TAUGHT, Entry, info_of, load_classifier, projects
 from thirtytwo.app.photos import InputImage
 from thirtytwo.app.snippets import PYTHON, REST, SERVE
 from thirtytwo.errors import ThirtytwoError
+from thirtytwo.evaluation.calibration import is_calibrated
 from thirtytwo.export.webpage import RUNTIME, SNIPPET, web_page
 from thirtytwo.inference.classifier import Classifier, DecodedImage
 from thirtytwo.inference.model_file import read_info
@@ -97,7 +98,8 @@ def _show_file(entry: Entry, key: str) -> None:
         on_click="ignore",
         icon=":material/download:",
     )
-    st.caption("One file that thirtytwo and every program with ONNX Runtime can use, with class names and calibration.")
+    calibration = " and calibration" if is_calibrated(info_of(entry)) else ""
+    st.caption(f"One file that thirtytwo and every program with ONNX Runtime can use, with class names{calibration}.")
     chosen = st.radio("A smaller file, with weights rounded to", list(_WEIGHTS), key=f"{key}-weights")
     weights = _WEIGHTS[chosen]
     state = f"{key}-shrunk"

@@ -13,11 +13,15 @@ import streamlit as st
 
 from thirtytwo.app import library
 from thirtytwo.app.jobs import JobStore, jobs_dir
+from thirtytwo.data.load import files_folder
+from thirtytwo.data.types import DATASETS
 from thirtytwo.errors import InputError, ThirtytwoError
 from thirtytwo.images.discover import is_junk, natural_key
 from thirtytwo.io import expand_home
 from thirtytwo.text import as_markdown, is_utf8, shorten
 
+DATA_FIELD, KNOWN_FIELD = "Folder, CSV file or known data set", "Known data set"
+"""Labels of a field for data: on this computer, and from others, which cannot name paths."""
 _QUOTES = {'"': '"', "'": "'", "\u201c": "\u201d", "\u2018": "\u2019", "\u00ab": "\u00bb"}
 _WINDOWS = re.compile(r"[A-Za-z]:[\\/]|\\\\[^\\]")
 _SYSTEMS = {"darwin": ("macOS", "/Users/me/photos/pets"), "linux": ("Linux", "/home/me/photos/pets")}
@@ -46,6 +50,31 @@ def entered(text: str) -> str:
         )
     plain = text.replace("\\ ", " ")
     return plain if plain != text and not _exists(text) and _exists(plain) else text
+
+
+def data_label() -> str:
+    """The label of a field for data."""
+    return DATA_FIELD if library.settings.is_local else KNOWN_FIELD
+
+
+def what_to_enter() -> str:
+    """What a field for data accepts, as a sentence in Markdown."""
+    known = ", ".join(f"`{name}`" for name in DATASETS.names())
+    if not library.settings.is_local:
+        return f"Enter one of {known}."
+    return f"Enter a folder with one folder of images per class, a CSV file, or one of {known}."
+
+
+def short_name(spec: str, name: str = "") -> str:
+    """The name of data for headings: its own, or its path where a known data set has that name.
+
+    Args:
+        spec: the data as it was entered.
+        name: its own name; empty: the last part of its path.
+    """
+    path, _, _ = spec.partition("?")
+    name = name or Path(path).name or spec
+    return path if name in DATASETS.names() and path != name and files_folder(spec) is not None else name
 
 
 def show_chooser(key: str) -> None:

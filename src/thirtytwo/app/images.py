@@ -16,6 +16,8 @@ from thirtytwo.app.library import Entry
 from thirtytwo.app.originals import openable_input
 from thirtytwo.app.photos import InputImage
 from thirtytwo.app.problems import short
+from thirtytwo.app.project_checks import repeated_sentence
+from thirtytwo.app.session import Target
 from thirtytwo.app.settings import IMAGE_MB
 from thirtytwo.app.uploads import Uploaded, content, discard
 from thirtytwo.images.discover import SUFFIXES, is_image
@@ -171,6 +173,8 @@ def image_input(entry: Entry | None = None) -> list[InputImage]:
 def current_images(place: str, entry: Entry | None = None) -> list[InputImage]:
     """Show the thumbnails of a list of images, with buttons to remove them and to undo that; return the images."""
     images = photos.current_images(place)
+    if again := photos.repeated(place):
+        st.info(as_markdown(repeated_sentence(again)), icon=":material/content_copy:")
     thumbnails(images, place, lambda digest: photos.remove_image(digest, place), entry, undo=f"undo-{place}")
     undoable = photos.undoable(place)
     if images or undoable:
@@ -197,6 +201,8 @@ def upload_field(
     key: str,
     receive: Receive,
     *,
+    project: Target | None = None,
+    zip_field: str = "",
     help: str | None = None,
     newest_first: bool = False,
     rerun: bool = True,
@@ -207,6 +213,9 @@ def upload_field(
     `receive` gets the images in portions, the last ones first with `newest_first`, for lists that put new images in
     front. The field is empty afterwards: pages show what they received themselves. They are drawn anew, unless `rerun`
     is false because nothing above the field shows images: then true is returned once images were received.
+
+    Notes on files that were left out stay with the `project`, if the images are for one. `zip_field` is what on this
+    page takes ZIP files.
     """
     turn = st.session_state.setdefault(f"{key}-turn", 0)
     field = "paste-here" if key == "upload" else f"{FIELD}-{key}"
@@ -215,19 +224,19 @@ def upload_field(
     files = _uploader(place, label, f"{key}-{turn}", help=help, labeled=key != "upload")
     if key == "upload":
         _paste_component()(key="paste", height=1)
-    left_out.watch(key, field)
+    left_out.watch(key, field, project)
     note = st.empty()
     if not files:
         with note.container():
-            left_out.show(key)
+            left_out.show(key, project, zip_field)
         return False
-    left_out.begin(key)
-    take_in(_portions(files, key, receive, newest_first=newest_first))
+    left_out.begin(key, project)
+    take_in(_portions(files, key, receive, project, newest_first=newest_first))
     if rerun:
         st.rerun()
     _uploader(place, label, f"{key}-{turn + 1}", help=help, labeled=key != "upload")
     with note.container():
-        left_out.show(key)
+        left_out.show(key, project, zip_field)
     return True
 
 
@@ -308,12 +317,14 @@ def sample_files() -> list[Path]:
     return sorted(SAMPLES.glob("*.jpg"))
 
 
-def _portions(files: Sequence[Uploaded], key: str, receive: Receive, *, newest_first: bool) -> Iterator[Portion]:
+def _portions(
+    files: Sequence[Uploaded], key: str, receive: Receive, project: Target | None, *, newest_first: bool
+) -> Iterator[Portion]:
     """Pass uploaded files on in portions, and delete each portion when it was taken; the field is then emptied."""
 
     def take(portion: Sequence[Uploaded]) -> None:
         found = [(file.name, content(file)) for file in portion]
-        left_out.leave_out(key, [name for name, data in found if not is_image(name, data)])
+        left_out.leave_out(key, [name for name, data in found if not is_image(name, data)], project)
         images = [(name, data) for name, data in found if is_image(name, data)]
         if images:
             receive(images)

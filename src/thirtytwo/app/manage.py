@@ -15,11 +15,12 @@ from thirtytwo.app.library import BUNDLED, FROM_OPTION, RUN, TAUGHT, Entry, proj
 from thirtytwo.app.names import MAX_NAME, give_name, given_names
 from thirtytwo.app.navigation import open_page
 from thirtytwo.app.problems import explained
+from thirtytwo.app.project_checks import photo_counts
 from thirtytwo.app.views.compare import choose_models, classes_of
 from thirtytwo.errors import InputError, OutputError, ThirtytwoError
 from thirtytwo.io import LOCK, RUNS, free_path
 from thirtytwo.rundir import RunDir
-from thirtytwo.text import as_markdown, counted
+from thirtytwo.text import as_markdown
 
 TRASH = ".trash"
 """Folder in ./runs that deleted runs are moved to."""
@@ -95,7 +96,7 @@ def consequence(entry: Entry) -> str:
         images = ""
         with suppress(ThirtytwoError):
             project = projects().read(entry.path.parent.name)
-            images = f" and its {counted(sum(len(one.photos) for one in project.classes), 'image')}"
+            images = f" and its {' and '.join(photo_counts(project.photos))}"
         return (
             "The model file and its estimated accuracy are deleted from this computer. The project with its class names"
             f"{images} stays on the page Add classes, where Train makes the model again."

@@ -139,8 +139,38 @@ def current_images(place: str = CLASSIFIED) -> list[InputImage]:
 
 
 def add_images(new: Iterable[InputImage], place: str = CLASSIFIED) -> None:
-    """Add images to a list."""
-    st.session_state[place] = merge(current_images(place), new)
+    """Add images to a list; `repeated` says which of them are there already."""
+    present, new = current_images(place), list(new)
+    noted = [
+        *st.session_state.get(_repeated(place), []),
+        *repetitions(present, ((one.name, one.digest) for one in new)),
+    ]
+    st.session_state[place], st.session_state[_repeated(place)] = merge(present, new), noted
+
+
+def repeated(place: str = CLASSIFIED) -> list[tuple[str, str]]:
+    """Images that were to be added to a list but are in it already, once: their name, and the name there."""
+    found: list[tuple[str, str]] = st.session_state.pop(_repeated(place), [])
+    return found
+
+
+def _repeated(place: str) -> str:
+    return f"{place}-repeated"
+
+
+def repetitions(present: Iterable[_Content], new: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """New images, given by name and content hash, that are present already or twice among them.
+
+    Returns:
+        Their name, and the name of the image with the same content.
+    """
+    known = {one.digest: one.name for one in present}
+    found = []
+    for name, digest in new:
+        if digest in known:
+            found.append((name, known[digest]))
+        known.setdefault(digest, name)
+    return found
 
 
 def merge(images: Sequence[InputImage], new: Iterable[InputImage]) -> list[InputImage]:

@@ -84,6 +84,11 @@ class Project(BaseModel, frozen=True):
         return next(found, "a removed class")
 
     @property
+    def photos(self) -> tuple[Photo, ...]:
+        """The images of all classes."""
+        return tuple(photo for one in self.classes for photo in one.photos)
+
+    @property
     def shared(self) -> list[list[tuple[int, Photo]]]:
         """Images that several classes have: of each, the numbers of these classes and the image there."""
         places: dict[str, list[tuple[int, Photo]]] = {}

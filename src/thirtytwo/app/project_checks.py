@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from thirtytwo.app.project import Photo, Project, comparable_name
 from thirtytwo.fewshot import LEAST
@@ -18,10 +18,12 @@ def missing_input(project: Project) -> list[str]:
     """The steps left before a model can be taught, as phrases."""
     steps = [f"name class {position}" for position, one in enumerate(project.classes, start=1) if not one.name]
     names = [one.name for one in project.classes]
+    taken = {comparable_name(name): name for name in reversed(names)}
     steps += [
         f"use the name {name!r} for one class only"
         if names.count(name) > 1
-        else f"use another name than {name!r}, which a class has in other letters"
+        else f"use another name than {name!r}: {taken[comparable_name(name)]!r} is taken, and capitals and spaces make "
+        "no difference"
         for name in dict.fromkeys(repeated_names(project))
     ]
     steps += [
@@ -31,6 +33,14 @@ def missing_input(project: Project) -> list[str]:
     ]
     steps += [f"leave {photo.name!r} in one class only" for photo in (found[0][1] for found in project.shared)][:_MAX]
     return steps
+
+
+def photo_counts(photos: Iterable[Photo]) -> list[str]:
+    """How many images there are, and how many files that cannot be read, as phrases."""
+    problems = [bool(photo.problem) for photo in photos]
+    images, unreadable = problems.count(False), problems.count(True)
+    counts = [counted(images, "image")] if images or not unreadable else []
+    return [*counts, f"{counted(unreadable, 'file')} that cannot be read"] if unreadable else counts
 
 
 def shared_sentence(project: Project, found: Sequence[tuple[int, Photo]]) -> str:

@@ -15,7 +15,7 @@ from thirtytwo.text import percent, readable
 ALL, KNOWN, UNSURE, UNKNOWN, UNREADABLE = "All", "Sure", "Not sure", "Unknown", "Unreadable"
 """What to show."""
 ADDED, SUREST, LEAST_SURE, BY_NAME, BY_CLASS = (
-    "As added",
+    "Latest upload first",
     "Most confident first",
     "Least confident first",
     "File name",

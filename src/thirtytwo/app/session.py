@@ -10,13 +10,13 @@ import streamlit as st
 
 from thirtytwo.app import library
 from thirtytwo.app.library import OPEN_PROJECT, projects
-from thirtytwo.app.photos import content_hash
+from thirtytwo.app.photos import content_hash, repetitions
 from thirtytwo.app.problems import explained
-from thirtytwo.app.project import Photo, Project, Trial
+from thirtytwo.app.project import Photo, PhotoClass, Project, Trial
+from thirtytwo.app.project_checks import photo_counts
 from thirtytwo.app.taught_result import Result
 from thirtytwo.errors import InputError, ThirtytwoError
 from thirtytwo.fewshot import LinearProbe
-from thirtytwo.text import counted
 
 QUERY = "project"
 """Parameter of the page's address that names the open project, so that reloading opens it again."""
@@ -136,10 +136,13 @@ def repeated(number: int) -> list[tuple[str, str]]:
     return _repeated(st.session_state.get(OPEN_PROJECT, "")).pop(number, [])
 
 
-def add_class_photos(place: Target, name: str, files: Sequence[tuple[str, bytes]]) -> None:
+def add_class_photos(place: Target, name: str, files: Sequence[tuple[str, bytes]]) -> PhotoClass:
     """Add images, given by name and content, to the class of this name, which is added if there is none.
 
     `repeated` says which of them it had already.
+
+    Returns:
+        The class as it is then.
     """
     identity = place.stored()
     before = projects().read(identity)
@@ -151,9 +154,12 @@ def add_class_photos(place: Target, name: str, files: Sequence[tuple[str, bytes]
         return with_class if number is None else with_class.with_photos(number, photos)
 
     noted = _repeated(identity)
-    number = projects().add_files(identity, files, add).number_of(name)
-    if number is not None:
-        _note_repeated(noted, number, () if known is None else before.find(known).photos, files)
+    after = projects().add_files(identity, files, add)
+    number = after.number_of(name)
+    if number is None:
+        return PhotoClass(number=0, name=name)
+    _note_repeated(noted, number, () if known is None else before.find(known).photos, files)
+    return after.find(number)
 
 
 def move_photo(photo: Photo, source: int, target: int) -> None:
@@ -174,8 +180,7 @@ def add_trials(place: Target, files: Sequence[tuple[str, bytes]]) -> None:
 def remove_trials(trials: Sequence[Trial]) -> None:
     """Remove new images; can be undone."""
     if trials:
-        what = f"{trials[0].name} was" if len(trials) == 1 else f"{counted(len(trials), 'image')} were"
-        _remember(f"{what} removed", partial(_with_trials, tuple(trials)), _UNDO_TRIALS)
+        _remember(_removed([one.photo for one in trials]), partial(_with_trials, tuple(trials)), _UNDO_TRIALS)
         _change(lambda project: project.without_trials(one.digest for one in trials))
 
 
@@ -192,10 +197,7 @@ def file_trial(digest: str, number: int | None) -> None:
 def remove_photos(number: int, photos: Sequence[Photo]) -> None:
     """Remove images from a class; can be undone."""
     if photos:
-        what = photos[0].name if len(photos) == 1 else counted(len(photos), "image")
-        _remember(
-            f"{what} {'was' if len(photos) == 1 else 'were'} removed", partial(_with_photos, number, tuple(photos))
-        )
+        _remember(_removed(photos), partial(_with_photos, number, tuple(photos)))
         digests = [photo.digest for photo in photos]
         _change(lambda project: project.without_photos(number, digests))
 
@@ -248,12 +250,8 @@ def _note_repeated(
     files: Sequence[tuple[str, bytes]],
 ) -> None:
     """Note which of the files are among the images from before, or among each other."""
-    known = {photo.digest: photo.name for photo in before}
-    for name, data in files:
-        digest = content_hash(data)
-        if digest in known:
-            noted.setdefault(number, []).append((name, known[digest]))
-        known.setdefault(digest, name)
+    if found := repetitions(before, ((name, content_hash(data)) for name, data in files)):
+        noted.setdefault(number, []).extend(found)
 
 
 def _open(identity: str) -> None:
@@ -275,6 +273,10 @@ def _change(change: Change) -> bool:
         st.session_state[_LOST] = explained(error)
         return False
     return True
+
+
+def _removed(photos: Sequence[Photo]) -> str:
+    return f"{photos[0].name} was removed" if len(photos) == 1 else f"{' and '.join(photo_counts(photos))} were removed"
 
 
 def _with_photos(number: int, photos: Sequence[Photo], project: Project) -> Project:

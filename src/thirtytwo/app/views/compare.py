@@ -78,8 +78,8 @@ def _filter_by_agreement(compared: list[Compared], models: int) -> list[Compared
     """Show how often the models agree; return all images, or those where the models differ if the user wants that."""
     agreeing = sum(agree(row) for _, row in compared)
     both = "Both" if models == 2 else f"All {models}"
-    sentence = f"{both} predict the same class for {agreeing} of {counted(len(compared), 'image')}."
-    st.markdown(f"**{sentence}**")
+    sentence = f"{both} agree on {agreeing} of {counted(len(compared), 'image')}."
+    st.markdown(f"**{sentence}**", help="They agree if they predict the same class, and all or none know the image.")
     announce(sentence)
     if 0 < agreeing < len(compared) and st.toggle("Only where they differ", key="differing"):
         return [(image, row) for image, row in compared if not agree(row)]

@@ -6,9 +6,8 @@ from dataclasses import replace
 
 import streamlit as st
 
-from thirtytwo.app import library
 from thirtytwo.app.components import show_error, title
-from thirtytwo.app.folder_field import entered, show_chooser
+from thirtytwo.app.folder_field import data_label, entered, show_chooser, what_to_enter
 from thirtytwo.app.views import reviews
 from thirtytwo.app.views.checked_data import CheckedData, check_data, recent_checks
 from thirtytwo.app.views.findings import show_findings
@@ -31,7 +30,7 @@ def show() -> None:
     _show_form()
     checked: CheckedData | None = st.session_state.get(_CHECKED)
     if checked is None:
-        st.info(f"Enter a folder with one folder per class, or one of {_known_names()}.", icon=":material/folder_open:")
+        st.info(what_to_enter(), icon=":material/folder_open:")
         reviews.show_earlier()
         return
     reviews.name_in_address(checked.identity)
@@ -72,12 +71,11 @@ def _known_names() -> str:
 def _show_form() -> None:
     """Let the user choose a data set, and check it on request."""
     with st.form("doctor-form", border=False):
-        label = "Data set or folder" if library.settings.is_local else "Data set"
         spec = st.text_input(
-            label,
+            data_label(),
             key=reviews.SPEC,
             placeholder="my-images",
-            help="A folder with one folder of images per class, a CSV file, or the name of a known data set",
+            help=what_to_enter(),
             persist_state="session",
         )
         thorough = st.checkbox(
@@ -85,7 +83,11 @@ def _show_form() -> None:
         )
         wanted = st.form_submit_button("Check", type="primary", icon=":material/fact_check:", key="doctor-check")
     show_chooser(reviews.SPEC)
-    if not wanted or not spec.strip():
+    if not wanted:
+        return
+    if not spec.strip():
+        if _CHECKED in st.session_state:  # else the page says it below
+            st.warning(what_to_enter(), icon=":material/folder_open:")
         return
     try:
         spec = entered(spec)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from thirtytwo.app.components import image_grid, img_tag
 from thirtytwo.app.originals import opening
 from thirtytwo.app.run_images import openable_image
+from thirtytwo.data.split import SPLIT_NAMES
 from thirtytwo.doctor.base import Finding, Place
 from thirtytwo.doctor.page import preview
 from thirtytwo.doctor.subject import Subject
@@ -57,7 +58,7 @@ def open_image(subject: Subject, place: Place) -> str:
         place.position,
         folders,
         identity=f"{subject.spec} {place.split}",
-        caption=f"{class_of(subject, place)} · {place.split}",
+        caption=f"{class_of(subject, place)} · {SPLIT_NAMES.get(place.split, place.split)}",
         rule="crop",
         viewer="The check",
     )
@@ -79,4 +80,4 @@ def class_of(subject: Subject, place: Place) -> str:
 def name_of(subject: Subject, place: Place) -> str:
     """The file of an image, with its split where the folder does not say it; or its split and row."""
     name = subject.name_of(place)
-    return name if name.startswith(place.split) else f"{place.split}, {name}"
+    return name if name.startswith(place.split) else f"{SPLIT_NAMES.get(place.split, place.split)}, {name}"

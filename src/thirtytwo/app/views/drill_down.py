@@ -14,7 +14,7 @@ from thirtytwo.app.components import matrix, percent_column, with_percentages
 from thirtytwo.errors import MissingExtraError
 from thirtytwo.evaluation.next_steps import NextSteps, next_steps
 from thirtytwo.predictions import Predictions
-from thirtytwo.text import as_markdown, counted, readable
+from thirtytwo.text import SPACE, as_markdown, counted, readable
 
 ANY = ""
 """Stands for all classes among the names of classes, none of which is empty."""
@@ -78,9 +78,11 @@ def show_next_steps(predictions: Predictions, filters: Filters) -> Any:
         with st.container(horizontal=True, key="next-steps-buttons", gap="small"):
             for number, weak in enumerate(found.weak):
                 st.button(
-                    as_markdown(f"{readable(weak.name)}: {weak.recognized} of {weak.images} recognized, {weak.ends}"),
+                    as_markdown(f"{readable(weak.name)}: {weak.recognized} of {weak.images} recognized")
+                    + f", 95{SPACE}% interval {weak.ends}",
                     key=f"weak-{number}",
-                    help="95\u00a0% interval of the recall. Shows the images of the class that are misclassified.",
+                    help="Of all images of the class, also new ones, the share that is recognized probably lies in the "
+                    "interval. Shows those that are misclassified.",
                     on_click=filters.show,
                     args=(weak.name,),
                 )

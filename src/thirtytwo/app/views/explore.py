@@ -13,10 +13,12 @@ import numpy.typing as npt
 import streamlit as st
 
 from thirtytwo.app import library
+from thirtytwo.app.advice import in_plain_words
 from thirtytwo.app.components import image_grid, percent_column, title, with_percentages
-from thirtytwo.app.folder_field import entered, show_chooser
+from thirtytwo.app.folder_field import data_label, entered, short_name, show_chooser, what_to_enter
 from thirtytwo.app.folds import NOTE, cross_validations, is_cross_validation, show_folds, show_mean
 from thirtytwo.app.frame import announce
+from thirtytwo.app.names import given_names
 from thirtytwo.app.opened_runs import has_predictions, just_opened, opened_runs, show_path_form
 from thirtytwo.app.pager import Pager
 from thirtytwo.app.problems import plain
@@ -41,7 +43,7 @@ from thirtytwo.data.decoding import UnreadableImagesError
 from thirtytwo.data.explore import class_counts
 from thirtytwo.data.load import files_folder
 from thirtytwo.data.run_data import load_out_of_fold, load_run_data
-from thirtytwo.data.split import Parts
+from thirtytwo.data.split import SPLIT_NAMES, Parts
 from thirtytwo.data.types import DATASETS, DataSet, ImageSet
 from thirtytwo.errors import ThirtytwoError
 from thirtytwo.evaluation.metrics import confusion_matrix, confusions, wilson
@@ -66,6 +68,7 @@ _MATRIX = 20
 _MAX_CONFUSIONS = 30
 _CHOSEN = "explored-run"
 _TILE = 112
+_MAX_NOTES = 10
 _MOVED = "Put the data back where it was when the model was trained."
 
 Ints = npt.NDArray[np.int64]
@@ -222,15 +225,19 @@ def _choose_split(run: RunDir) -> str:
         return parts[0]
     default = "test" if "test" in parts else parts[0]
     selected = st.segmented_control(
-        "Split", parts, format_func=as_markdown, default=default, required=True, key=f"split-{run.path}"
+        "Split", parts, format_func=_shown_split, default=default, required=True, key=f"split-{run.path}"
     )
     return selected or default
+
+
+def _shown_split(split: str) -> str:
+    return as_markdown(SPLIT_NAMES.get(split, split))
 
 
 def _show_accuracy(predictions: Predictions, split: str) -> None:
     correct, count = int(predictions.correct.sum()), len(predictions.truth)
     st.metric(
-        f"Accuracy on {counted(count, 'image')} ({as_markdown(split)})",
+        f"Accuracy on {counted(count, 'image')} ({_shown_split(split)})",
         percent(correct / count),
         f"95\u00a0% interval {interval(wilson(correct, count))}",
         delta_color="off",
@@ -291,7 +298,7 @@ def _choose_filter(filters: Filters, classes: Sequence[str]) -> PredictionFilter
 
 def _shown(classes: Sequence[str]) -> dict[str, str]:
     """What lists show of each class and of `ANY`; all differ, because Streamlit takes equal ones for the same."""
-    return {ANY: "any class", **dict(zip(classes, readable_names(classes), strict=True))}
+    return {ANY: "Any class", **dict(zip(classes, readable_names(classes), strict=True))}
 
 
 def _show_tiles(run: RunDir, split: str, predictions: Predictions, shown: Ints) -> None:
@@ -369,17 +376,11 @@ def _reason(error: ThirtytwoError) -> str:
 def _show_data() -> None:
     known = ", ".join(f"`{name}`" for name in DATASETS.names())
     with st.form("data-form", border=False):
-        label = "Data set or folder" if library.settings.is_local else "Data set"
-        spec = st.text_input(
-            label,
-            key="data-spec",
-            placeholder="my-images",
-            help="A folder with one folder of images per class, a CSV file, or the name of a known data set",
-        )
+        spec = st.text_input(data_label(), key="data-spec", placeholder="my-images", help=what_to_enter())
         wanted = st.form_submit_button("Show")
     show_chooser("data-spec")
     if not spec.strip():
-        st.info(f"Enter a folder with one folder per class, or one of {known}.", icon=":material/folder_open:")
+        st.info(what_to_enter(), icon=":material/folder_open:")
         return
     spec = entered(spec)
     if not library.settings.is_local and spec.partition("?")[0] not in DATASETS.names():
@@ -388,32 +389,56 @@ def _show_data() -> None:
     if wanted:  # its files may have changed since it was shown
         _load_dataset.clear(spec)
     data = _load_dataset(spec)
-    _show_overview(data)
-    _show_samples(data, spec.strip())
+    _show_overview(data, spec)
+    _show_samples(data, spec)
     st.subheader("Classes", anchor=False)
     st.dataframe(
-        [{"class": readable(row.name), **row.counts} for row in class_counts(data)],
+        [
+            {"class": readable(row.name)} | {SPLIT_NAMES.get(name, name): count for name, count in row.counts.items()}
+            for row in class_counts(data)
+        ],
         hide_index=True,
         alt="Images of each class",
     )
 
 
-def _show_overview(data: DataSet) -> None:
+def _show_overview(data: DataSet, spec: str) -> None:
     """Show the size of a data set and notes such as the files that were skipped."""
-    height, width = data.train.images.shape[1:3]
-    counts = ", ".join(f"{len(part):,} {name}" for name, part in data.stored.items())
-    st.markdown(
-        f"**{as_markdown(data.name)}**: {len(data.classes)} classes; {counts} images, at {width}×{height} pixels"
-    )
-    for skipped in data.skipped[:10]:
-        st.caption(as_markdown(plain(capitalized(skipped), added=False)))
+    counts = ", ".join(f"{len(part):,} {SPLIT_NAMES.get(name, name)}" for name, part in data.stored.items())
+    name = as_markdown(short_name(spec, data.name))
+    st.markdown(f"**{name}**: {len(data.classes)} classes; {counts} images, {_size_of_images(data)}")
+    for note in data.skipped[:_MAX_NOTES]:
+        text = as_markdown(in_plain_words(plain(f"{capitalized(note)}.", added=False)))
+        if note in data.warnings:
+            st.warning(f"{text} The page Data has more on this.", icon=":material/warning:")
+        else:
+            st.caption(text)
+
+
+def _size_of_images(data: DataSet) -> str:
+    """The size of the images as they are stored, and as they are shown where their files are not at hand."""
+    side = data.train.images.shape[1]
+    decoded = f"{side}×{side} pixels"
+    if not data.sizes:
+        return f"at {decoded}"
+    widths, heights = zip(*data.sizes, strict=True)
+    size = f"at {widths[0]}×{heights[0]} pixels"
+    if len(data.sizes) > 1:
+        size = f"{_range(widths)} pixels wide and {_range(heights)} high"
+    is_whole = data.train.files is not None or set(data.sizes) == {(side, side)}
+    return size if is_whole else f"{size}, shown at {decoded}"
+
+
+def _range(values: Sequence[int]) -> str:
+    least, most = min(values), max(values)
+    return str(least) if least == most else f"{least} to {most}"
 
 
 def _show_samples(data: DataSet, spec: str) -> None:
     """Show sample images of the split and class that the user chooses."""
     parts = data.stored
     first, second = st.columns(2)
-    part = parts[first.selectbox("Split", list(parts), key="data-part")]
+    part = parts[first.selectbox("Split", list(parts), format_func=_shown_split, key="data-part")]
     shown = _shown(data.classes)
     name = second.selectbox("Class", list(shown), format_func=shown.__getitem__, key="data-class")
     positions = _samples(part, None if name == ANY else data.classes.index(name)).tolist()
@@ -423,9 +448,7 @@ def _show_samples(data: DataSet, spec: str) -> None:
     for position in positions:
         label, file = readable(part.classes[int(part.labels[position])]), Path(part.name_of(position)).name
         tiles.append((tile_of(part, position, folders, 2 * _TILE), label, file))
-        opens.append(
-            openable_image(part, position, folders, identity=spec, caption=label, viewer="This page", rule="crop")
-        )
+        opens.append(openable_image(part, position, folders, identity=spec, caption=label))
     st.html(image_grid(tiles, opens))
 
 
@@ -440,8 +463,9 @@ def _samples(part: ImageSet, label: int | None) -> Ints:
 
 
 def _display_names(runs: Sequence[Path]) -> dict[Path, str]:
-    """The name of each run, with its path where several have the same."""
-    names = {path: path.resolve().name for path in runs}
+    """The name of each run, given by the user or of its directory; with its path where several have the same."""
+    given = given_names(library.projects().folder)
+    names = {path: given.get(str(RunDir(path).onnx.resolve()), path.resolve().name) for path in runs}
     count = Counter(names.values())
     return {
         path: (name if count[name] == 1 else f"{name} ({path})")
@@ -474,7 +498,7 @@ def _load_folds(path: str, modified: int) -> ImageSet:
 
 @st.cache_resource(show_spinner="Loading images …", max_entries=2)
 def _load_dataset(spec: str) -> DataSet:
-    data = load_dataset(spec, data_root=library.settings.data_root)  # divided as in training
+    data = load_dataset(spec, data_root=library.settings.data_root, skip_unreadable=True)  # divided as in training
     for part in data.stored.values():
         release_pages(part.images)
     return data

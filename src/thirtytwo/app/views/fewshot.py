@@ -31,13 +31,14 @@ from thirtytwo.app.project_checks import (
     RELIABLE,
     changes_since,
     missing_input,
+    photo_counts,
     repeated_sentence,
     shared_sentence,
 )
 from thirtytwo.app.project_store import projects_dir
 from thirtytwo.app.taught_result import result_of
 from thirtytwo.app.views.taught import show_result
-from thirtytwo.app.views.teach_input import show_ways
+from thirtytwo.app.views.teach_input import FOLDER, show_ways
 from thirtytwo.doctor.near_duplicates import find_alike
 from thirtytwo.errors import ImageError, ModelFileError, ThirtytwoError
 from thirtytwo.fewshot import LEAST, RESIZE, choose_base, fit_linear_probe
@@ -127,7 +128,7 @@ def _show_projects(project: Project) -> None:
 
 
 def _label(project: Project) -> str:
-    images = counted(sum(len(one.photos) for one in project.classes), "image")
+    images = ", ".join(photo_counts(project.photos))
     when = datetime.fromtimestamp(project.changed).strftime("%Y-%m-%d %H:%M")
     trained = "" if project.result is None else " · trained"
     return f"{project_name(project) or 'without names'} · {images}{trained} · {when}"
@@ -136,7 +137,7 @@ def _label(project: Project) -> str:
 def _question(project: Project) -> str:
     """What deleting a project deletes, as a question that names it."""
     name = project_name(project)
-    images = counted(sum(len(one.photos) for one in project.classes), "image")
+    images = " and ".join(photo_counts(project.photos))
     model = "" if project.result is None else " and its model"
     return f"Delete the project {f'“{name}”' if name else 'without names'} with its {images}{model}?"
 
@@ -246,7 +247,9 @@ def _class_input(project: Project, one: PhotoClass, position: int) -> None:
                     args=(one.number,),
                 )
         label = f"Images of {one.name or f'class {position}'}"
-        upload_field(label, f"group-files-{one.number}", partial(session.add_photos, session.target(), one.number))
+        place = session.target()
+        receive = partial(session.add_photos, place, one.number)
+        upload_field(label, f"group-files-{one.number}", receive, project=place, zip_field=FOLDER)
         _show_images(project, one)
 
 
@@ -290,7 +293,7 @@ def _show_images(project: Project, one: PhotoClass) -> None:
         text = f"Not used in “{project.class_name(one.number)}”: {problem_of_added(photo.problem)}"
         st.warning(as_markdown(text), icon=":material/broken_image:")
     if len(unreadable) > _MAX_UNREADABLE:
-        st.warning(f"{len(unreadable) - _MAX_UNREADABLE} more images cannot be read.")
+        st.warning(f"{len(unreadable) - _MAX_UNREADABLE} more files cannot be read.")
     count = len(one.readable)
     missing = f"; {LEAST - count} more needed" if count < LEAST else ""
     with st.container(horizontal=True, vertical_alignment="center"):

@@ -42,22 +42,36 @@ def show_findings(checked: CheckedData) -> None:
 
 
 def _show_section(check: type[Check], findings: Sequence[Finding], subject: Subject | None, images: str) -> None:
+    """Show the findings of a check; where they need different things to be done, each advice is below its own."""
     some = findings[:_MAX_FINDINGS]
+    by_advice: dict[str, list[Finding]] = {}
     for finding in some:
-        st.markdown(sentence(what_was_found(finding)))
-        if finding.files:
-            more = f" and {len(finding.files) - _MAX_FILES:,} more" if len(finding.files) > _MAX_FILES else ""
-            st.caption(", ".join(map(sentence, finding.files[:_MAX_FILES])) + more)
-    if len(findings) > _MAX_FINDINGS:
-        st.caption(f"And {len(findings) - _MAX_FINDINGS:,} more of this kind.")
-    st.markdown(f"**Why it matters.** {as_markdown(why_it_matters(check))}")
-    for advice in dict.fromkeys(what_to_do(finding, subject) for finding in some):
+        by_advice.setdefault(what_to_do(finding, subject), []).append(finding)
+    why = f"**Why it matters.** {as_markdown(why_it_matters(check))}"
+    if len(by_advice) > 1:
+        st.markdown(why)
+    for advice, found in by_advice.items():
+        for finding in found:
+            _show_what(finding)
+        if len(by_advice) == 1:
+            st.markdown(why)
         if advice:
             st.markdown(f"**What to do.** {sentence(advice)}")
+    if len(findings) > _MAX_FINDINGS:
+        st.caption(f"And {len(findings) - _MAX_FINDINGS:,} more of this kind.")
     terms = " ".join(dict.fromkeys(filter(None, map(in_technical_terms, some))))
-    st.caption(f"Technical details: {sentence(terms)} Check {as_markdown(check.code)} of the documentation.")
+    about = f"Technical details: this is the check {as_markdown(check.code)} of the documentation. {sentence(terms)}"
+    st.caption(about.rstrip())
     if images:
         st.html(images)
+
+
+def _show_what(finding: Finding) -> None:
+    """Show what was found, and the first files concerned."""
+    st.markdown(sentence(what_was_found(finding)))
+    if finding.files:
+        more = f" and {len(finding.files) - _MAX_FILES:,} more" if len(finding.files) > _MAX_FILES else ""
+        st.caption(", ".join(map(sentence, finding.files[:_MAX_FILES])) + more)
 
 
 def sentence(text: str) -> str:

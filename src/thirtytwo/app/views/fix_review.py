@@ -15,6 +15,7 @@ from thirtytwo.app.views.data_images import MAX_MEMBERS, SMALL, figure, name_of,
 from thirtytwo.app.views.findings import sentence
 from thirtytwo.app.views.fix_plan import show_plan
 from thirtytwo.data.fixes import Fix
+from thirtytwo.data.split import SPLIT_NAMES
 from thirtytwo.doctor.base import Place
 from thirtytwo.doctor.page import preview
 from thirtytwo.doctor.review import Item, Review
@@ -41,9 +42,11 @@ def show_review(checked: CheckedData) -> None:
     if not review.items:
         st.info("There is no fix to suggest.", icon=":material/task_alt:")
         return
-    number, total, accepted = review.position + 1, len(review.items), review.count(accepted=True)
-    decided = accepted + review.count(accepted=False)
-    st.progress(decided / total, f"**{number:,} of {total:,}, {accepted:,} accepted**, {total - decided:,} not decided")
+    number, total = review.position + 1, len(review.items)
+    accepted, rejected = review.count(accepted=True), review.count(accepted=False)
+    decided = accepted + rejected
+    counts = f"{accepted:,} accepted, {rejected:,} rejected, {total - decided:,} not decided"
+    st.progress(decided / total, f"**{number:,} of {total:,}**: {counts}")
     announce(f"Fix {number:,} of {total:,}, {accepted:,} accepted: {_action(review.current.fix)}", "announce-fix")
     _show_buttons(review)
     _show_item(review)
@@ -131,7 +134,7 @@ def _reason(fix: Fix) -> str:
 
 
 def _place(fix: Fix) -> str:
-    return f"{fix.split} row {fix.image}" if fix.image.isdecimal() else fix.image
+    return f"{SPLIT_NAMES.get(fix.split, fix.split)} row {fix.image}" if fix.image.isdecimal() else fix.image
 
 
 def compared_images(review: Review, subject: Subject, item: Item, place: Place) -> str:

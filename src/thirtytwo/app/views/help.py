@@ -14,6 +14,8 @@ from thirtytwo.app.look_twice import LABEL
 from thirtytwo.app.settings import IMAGE_MB
 from thirtytwo.app.views.fix_review import SHORTCUTS
 from thirtytwo.errors import require
+from thirtytwo.evaluation.calibration import LEAST_IMAGES
+from thirtytwo.images.open import MAX_PIXELS, MAX_REDUCED
 from thirtytwo.text import SPACE, interval, percent
 
 PAGES = """
@@ -37,15 +39,17 @@ results, and no statistics about its use.
   images with your marks. An image that you remove from it is deleted when the project is opened a day later or more.
 - Kept as well: decisions on Data, of the last {MAX_KEPT} data sets, trainings until you close or forget them, runs, the
   names that you give to models, and which model is in use.
-- An image can have up to {IMAGE_MB} MB. Large photos are read in small portions.
+- An image can have up to {IMAGE_MB} MB and {MAX_PIXELS // 10**6} million pixels, most JPEG photos up to
+  {MAX_REDUCED * MAX_PIXELS // 10**6} million. Large photos are read in small portions.
 """
 
 ANSWERS = f"""
 **Classes.** A model knows a list of classes and always answers with these. Classify says which ones.
 
 **Percentages.** Of all images for which a model says 90{SPACE}%, about nine in ten are answered right. The
-percentages of all classes add up to 100{SPACE}%. The built-in model imagenet is an exception: its percentages were not
-compared with how often it is right.
+percentages of all classes add up to 100{SPACE}%. The built-in model imagenet and models that were trained with fewer
+than {LEAST_IMAGES} validation images are exceptions: their percentages were not compared with how often they are right.
+The pages say so below the name of such a model.
 
 **Not sure.** No class has {percent(SURE, 0)} or more. Take another photo, closer and with more light, or look at the
 next answers.

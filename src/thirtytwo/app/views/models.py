@@ -11,7 +11,7 @@ from typing import Any
 import streamlit as st
 
 from thirtytwo.app import library
-from thirtytwo.app.about_models import suits, technical_details
+from thirtytwo.app.about_models import about, technical_details
 from thirtytwo.app.components import describe, require_model, show_error, show_gone_model, title, with_errors
 from thirtytwo.app.folder_field import entered
 from thirtytwo.app.folds import cross_validations, offer_report, show_cross_validation
@@ -49,6 +49,7 @@ _CARD_LEVEL, _MAX_LEVEL = 3, 6
 """Level of the heading of a model, which headings of its card are below, and of the smallest heading."""
 QUERY = "model"
 """Parameter of the page's address that names the model to show alone."""
+_SHOWN = "path of the model that is shown alone"
 _METRICS = ("accuracy", "accuracy_tta", "top5_accuracy", "macro_f1", "ece")
 
 
@@ -57,11 +58,19 @@ def show() -> None:
     found = entries()
     wanted = st.query_params.get(QUERY, "")
     number, entry = next(((at, one) for at, one in enumerate(found) if one.name == wanted), (0, None))
+    shown = st.session_state.pop(_SHOWN, None)
+    if wanted and entry is None:  # it may have been renamed on its page
+        number, entry = next(((at, one) for at, one in enumerate(found) if str(one.path) == shown), (0, None))
     if entry is not None:
+        _open(entry.name)
+        st.session_state[_SHOWN] = str(entry.path)
         _show_one(entry, found, number)
         return
+    _open("")
     title("Models", "What each model can name and how accurate it is. The other pages use the model that is in use.")
     show_notices()
+    if wanted and shown is None:  # else it was deleted on its page
+        st.warning(as_markdown(f"There is no model {wanted} anymore. These are all models."), icon=":material/delete:")
     if not found:
         require_model()
     used = selected_model(found)
@@ -153,14 +162,17 @@ def _add_path() -> None:
 def _model_at(text: str) -> Entry:
     path = find_model(entered(text))
     read_info(path)
-    return add_model(model_name(path), path, f"from {path}")
+    present = next((one for one in entries() if one.path.resolve() == path.resolve()), None)
+    return present or add_model(model_name(path), path, f"from {path}")
 
 
 def _add(key: str, add: Any) -> None:
     """Add a model and store the outcome for `_show_outcome`."""
+    present = entries()
     try:
         entry = add()
-        st.session_state[f"{key}-outcome"] = (True, f"{entry.name} was added. To classify with it, choose Use.")
+        what = "is in the list already" if entry in present else "was added"
+        st.session_state[f"{key}-outcome"] = (True, f"{entry.name} {what}. To classify with it, choose Use.")
     except ThirtytwoError as error:
         st.session_state[f"{key}-outcome"] = (False, explained(error))
 
@@ -191,8 +203,8 @@ def _show_about(entry: Entry) -> bool:
         show_error(error)
         return False
     st.markdown(describe(info))
-    if about := suits(entry):
-        st.markdown(as_markdown(about))
+    if note := about(entry):
+        st.markdown(as_markdown(note))
     if expectation := expectation_of(entry):
         st.markdown(as_markdown(f"Estimated accuracy: {expectation}"))
     size = entry.path.stat().st_size / 1e6

@@ -81,7 +81,7 @@ def _show_accuracy(result: Result) -> None:
         )
         return
     st.metric(
-        f"Accuracy to expect on new photos (from {counted(result.count, 'photo')})",
+        "Accuracy to expect on new photos",
         percent(accuracy["value"]),
         f"95\u00a0% interval {interval(accuracy['ci95'])}",
         delta_color="off",
@@ -89,8 +89,8 @@ def _show_accuracy(result: Result) -> None:
     )
     show_verdict(assess(accuracy, list(result.counts.values())))
     st.caption(
-        "For this estimate, each of your photos was classified by a model that had not seen it. More photos make the "
-        "interval narrower; several photos of the same scene make the estimate too high."
+        f"For this estimate, each of your {counted(result.count, 'photo')} was classified by a model that had not seen "
+        "it. More photos make the interval narrower; several photos of the same scene make the estimate too high."
     )
     few = [
         f"“{readable(name)}” has {counted(count, 'image')}" for name, count in result.counts.items() if count < RELIABLE

@@ -17,6 +17,7 @@ from thirtytwo.app.class_folders import ClassFolders, group_by_class, open_zip, 
 from thirtytwo.app.components import show_error
 from thirtytwo.app.images import FIELD, TYPES
 from thirtytwo.app.intake import Portion, take_in
+from thirtytwo.app.project import PhotoClass
 from thirtytwo.app.settings import IMAGE_MB, ZIP_MB
 from thirtytwo.app.uploads import Uploaded, content, discard, path_of
 from thirtytwo.errors import InputError, ThirtytwoError
@@ -117,17 +118,25 @@ def _unpack(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes | None:
 def _add(found: ClassFolders[File], read: Callable[[File], bytes | None]) -> Iterator[Portion]:
     """Add the images of each class in portions; then note what was added and left out."""
     failed: dict[int, int] = {}
-    total, place = sum(len(files) for files in found.classes.values()), session.target()
+    place = session.target()
+    known = {(one.number, photo.digest) for one in session.current().classes for photo in one.photos}
+    after: dict[int, PhotoClass] = {}
 
     def take(number: int, name: str, files: Sequence[tuple[str, File]]) -> None:
         portion = [(file_name, read(file)) for file_name, file in files]
         readable = [(file_name, data) for file_name, data in portion if data is not None]
-        session.add_class_photos(place, name, readable)
+        one = session.add_class_photos(place, name, readable)
+        after[one.number] = one
         failed[number] = len(portion) - len(readable)
 
     def note() -> None:
         classes, left = len(found.classes), sum(failed.values())
-        notes = [f"{counted(total - left, 'image')} of {classes} {'class' if classes == 1 else 'classes'} added."]
+        added = [photo for one in after.values() for photo in one.photos if (one.number, photo.digest) not in known]
+        unreadable = sum(bool(photo.problem) for photo in added)
+        images = counted(len(added) - unreadable, "image")
+        notes = [f"{images} of {classes} {'class' if classes == 1 else 'classes'} added."]
+        if unreadable:
+            notes.append(f"{counted(unreadable, 'file')} cannot be read, and will not be used.")
         if left:
             notes.append(f"{counted(left, 'file')} left out: damaged, or larger than {IMAGE_MB} MB.")
         st.session_state[_NOTES] = [*notes, *found.notes][:_MAX_NOTES]

@@ -14,7 +14,7 @@ import streamlit as st
 from thirtytwo.app import library
 from thirtytwo.app.advice import title_of
 from thirtytwo.app.components import title
-from thirtytwo.app.folder_field import entered, show_chooser
+from thirtytwo.app.folder_field import data_label, entered, show_chooser, what_to_enter
 from thirtytwo.app.jobs import Job, JobStore, jobs_dir
 from thirtytwo.app.navigation import open_page
 from thirtytwo.app.pager import Pager
@@ -27,7 +27,7 @@ from thirtytwo.app.views.training import (
     show_outcome,
     show_running,
 )
-from thirtytwo.config.recipe import Recipe
+from thirtytwo.config.recipe import DataSettings, Recipe
 from thirtytwo.config.recommend import is_small, recommend_recipe
 from thirtytwo.config.resolve import read_recipe_values, recipe_names, resolve_recipe
 from thirtytwo.config.settings import Choice
@@ -35,7 +35,6 @@ from thirtytwo.data.arrays import release_pages
 from thirtytwo.data.fixes import FixPlan, encode_fix_plan
 from thirtytwo.data.load import survey
 from thirtytwo.data.survey import Survey
-from thirtytwo.data.types import DATASETS
 from thirtytwo.doctor.diagnose import Diagnosis, diagnose
 from thirtytwo.doctor.page import by_check, extent, verdict
 from thirtytwo.errors import OutputError
@@ -56,7 +55,8 @@ DATA = "train-data"
 """Key of the field for the data."""
 _CHECKED = "data to train on"
 _PLAN, _PLANS = "fixes to train with", "plans"
-_UNREADABLE = "T201"
+_UNREADABLE, _CUT_OFF = "T201", "T414"
+"""Codes of checks."""
 _EARLIER_PER_PAGE = 10
 _FEW = 100
 """Mean number of images of a class up to which the page Add classes is suggested."""
@@ -165,20 +165,17 @@ def _can_train() -> bool:
 
 def _show_form() -> None:
     """Let the user choose the data, and check it on request."""
-    known = ", ".join(f"`{name}`" for name in DATASETS.names())
     with st.form("train-form", border=False):
         spec = st.text_input(
-            "Folder, CSV file or known data set",
-            key=DATA,
-            placeholder="my-images",
-            help=f"A path on this computer, with one folder per class, or one of {known}.",
-            persist_state="session",
+            data_label(), key=DATA, placeholder="my-images", help=what_to_enter(), persist_state="session"
         )
         wanted = st.form_submit_button(
             "Check this data", type="primary", icon=":material/fact_check:", key="train-check"
         )
     show_chooser(DATA)
-    if wanted and spec.strip():
+    if wanted and not spec.strip():
+        st.warning(what_to_enter(), icon=":material/folder_open:")
+    elif wanted:
         st.session_state.pop(_CHECKED, None)
         with st.spinner("Checking the data …", show_time=True):
             st.session_state[_CHECKED] = _check(entered(spec))
@@ -193,6 +190,7 @@ def _check(spec: str) -> _Checked:
     root = library.settings.data_root
     found = survey(spec, data_root=root)
     diagnosis = diagnose(spec, data_root=root)
+    recommended = recommend_recipe(found.side, found.images, found.classes)
     rows, problem = 0, ""
     if diagnosis.subject is None or diagnosis.is_blocked:
         worst = diagnosis.blocking[-1]
@@ -202,8 +200,16 @@ def _check(spec: str) -> _Checked:
         for part in diagnosis.subject.splits.values():
             release_pages(part.images)
     unreadable = any(finding.code == _UNREADABLE for finding in diagnosis.findings)
-    recommended = recommend_recipe(found.side, found.images, found.classes)
+    if not _crops(recommended.value):
+        others = tuple(finding for finding in diagnosis.findings if finding.code != _CUT_OFF)
+        diagnosis = replace(diagnosis, findings=others)
     return _Checked(spec, found, recommended, verdict(diagnosis), _lines(diagnosis), rows, unreadable, problem)
+
+
+def _crops(recipe: str) -> bool:
+    """Whether a recipe cuts off the ends of images that are not square."""
+    rule = read_recipe_values(recipe).get("data", {}).get("resize", DataSettings().resize)
+    return bool(rule == "crop")
 
 
 def _lines(diagnosis: Diagnosis) -> tuple[str, ...]:

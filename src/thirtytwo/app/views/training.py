@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ import streamlit as st
 
 from thirtytwo.app.components import show_error, show_verdict
 from thirtytwo.app.curves import curves
+from thirtytwo.app.folder_field import short_name
 from thirtytwo.app.jobs import Job, JobStore, State, problem_of
 from thirtytwo.app.library import Entry, add_model, entries, select_model, selected_model
 from thirtytwo.app.navigation import open_page
@@ -29,8 +29,10 @@ REFRESH_SECONDS = 2.0
 _KILL_AFTER = 15.0
 """Seconds after which a training that was asked to stop can be ended at once."""
 _LINES = 40
-_TECHNICAL = re.compile(r"recipe \S+, seed \d")
-"""What begins a line of the log that only experts need."""
+_RECIPE = re.compile(r"recipe \S+, seed \d")
+"""What begins the line of the log before the first epoch; before it are notes on the data."""
+_CHOICE = re.compile(r"[^:()]+: .+ \(.+\)$")
+"""A line of the log on a setting that was chosen automatically, which only experts need."""
 _FEW = 100
 """Number of test images below which the page says that they are few."""
 _REPORT_HEIGHT = 800
@@ -58,7 +60,7 @@ def show_running(store: JobStore, job: Job) -> None:
         if not is_active(state):
             st.rerun()
         _show_progress(current)
-        _show_last_line(store, current)
+        _show_status(store, current)
         _show_stop(store, current, state)
         show_error_of_start()
         show_log(store, current)
@@ -107,7 +109,7 @@ def show_outcome(store: JobStore, job: Job, state: State) -> None:
 
 def name_of(job: Job) -> str:
     """The data of a training as a short name."""
-    return Path(job.data.partition("?")[0]).name or job.data
+    return short_name(job.data)
 
 
 _PROBLEM = "problem of starting a training"
@@ -165,10 +167,20 @@ def _show_curves(job: Job) -> None:
         st.html(drawn)
 
 
-def _show_last_line(store: JobStore, job: Job) -> None:
-    lines = (line for line in store.log_lines(job, _LINES) if is_for_app(line) and not _TECHNICAL.match(line))
-    if last := next(reversed([*lines]), ""):
-        st.caption(as_markdown(last))
+def _show_status(store: JobStore, job: Job) -> None:
+    if status := _status(store.log_lines(job, _LINES), job):
+        st.caption(as_markdown(status))
+
+
+def _status(lines: Sequence[str], job: Job) -> str:
+    """What a training does now: the last line of its log that is for everyone, or that an epoch is running."""
+    for line in reversed(lines):
+        if _RECIPE.match(line):
+            if job.can_resume:
+                return "The next epoch is running." if job.run_dir.history.is_file() else "The first epoch is running."
+        elif is_for_app(line) and not _CHOICE.match(line):
+            return line
+    return ""
 
 
 def _show_stop(store: JobStore, job: Job, state: State) -> None:

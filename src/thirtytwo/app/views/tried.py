@@ -16,7 +16,7 @@ from thirtytwo.app.images import thumbnails, undo_button, upload_field
 from thirtytwo.app.library import Entry, load_classifier, projects, warm_up
 from thirtytwo.app.photos import InputImage
 from thirtytwo.app.project import Project, Trial, comparable_name
-from thirtytwo.app.project_checks import repeated_sentence
+from thirtytwo.app.project_checks import photo_counts, repeated_sentence
 from thirtytwo.app.taught_result import Result
 from thirtytwo.app.trials import (
     LEAST_TO_SUGGEST,
@@ -66,8 +66,9 @@ def show_trials(project: Project, result: Result, entry: Entry) -> None:
             "Images of other things are often given one of these classes, above all where they look similar. If the "
             "model will meet such images, add a class “other” with 20 or more of them, and train again."
         )
-    add = partial(session.add_trials, session.target())
-    if upload_field("New images", "try-files", add, newest_first=True, rerun=False):
+    target = session.target()
+    add = partial(session.add_trials, target)
+    if upload_field("New images", "try-files", add, project=target, newest_first=True, rerun=False):
         project = session.current()
     if repeated := session.repeated(session.TRIALS):
         st.info(as_markdown(repeated_sentence(repeated)), icon=":material/content_copy:")
@@ -121,7 +122,7 @@ def _show_thumbnails(project: Project, images: Mapping[str, InputImage], entry: 
     if trials or undoable:
         with st.container(horizontal=True, vertical_alignment="center"):
             if trials:
-                st.caption(counted(len(trials), "image"), width="content")
+                st.caption(", ".join(photo_counts(one.photo for one in project.trials)), width="content")
                 st.button(
                     "Remove all images",
                     key="clear-trials",
