@@ -38,11 +38,11 @@ def optional_source(name: str, value: object) -> str | None:
     """The text of an argument of a function that is a name or a path, or None.
 
     Raises:
-        ArgumentError: it is something else.
+        ArgumentError: it is something else, or empty text.
     """
     if value is None:
         return None
-    path_of(name, value)
+    given_path(name, value)
     return os.fspath(value)  # type: ignore[call-overload, no-any-return]  # unlike the path, as it was written
 
 

@@ -156,5 +156,5 @@ def test_a_button_says_what_its_range_is() -> None:
     label = found.button(key="weak-0").label
     assert label.startswith("glass: 2 of 12 recognized, 95\u00a0% interval 4.7–44.8")
     said = "\n".join(one.value for one in found.markdown)
-    assert "The share of glass that is recognized is measured on only 12 images" in said
+    assert "How often glass is recognized was measured on only 12 images" in said
     assert "recall" not in said + found.button(key="weak-0").help.lower()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 from PIL import Image
 
 import thirtytwo.inference.session as session_module
-from thirtytwo.cli.start import open_model_ahead
+from thirtytwo.cli.start import Plain, open_model_ahead, read_plainly
 from thirtytwo.inference.library import bundled_models
 
 
@@ -49,6 +50,34 @@ def test_the_command_line_opens_the_model_of_a_run_directory(colour_model: Path)
     assert [path for path, _ in session_module._ahead] == [colour_model]
 
 
+@pytest.mark.parametrize(
+    ("words", "plain"),
+    [
+        (["a.jpg"], Plain(["a.jpg"], None, 5)),
+        (["a.jpg", "--top", "3", "b c.jpg", "--model", "cifar10"], Plain(["a.jpg", "b c.jpg"], "cifar10", 3)),
+        (["--model", "--top", "a.jpg"], None),
+        (["a.jpg", "--model"], None),
+        (["a.jpg", "--model", "x", "--model", "y"], None),
+        (["a.jpg", "--model=x"], None),
+        (["a.jpg", "--top", "0"], None),
+        (["a.jpg", "--top", "1e3"], None),
+        (["a.jpg", "--top", "9" * 5000], None),
+        (["a.jpg", "--top", "٣"], None),
+        (["a.jpg", ""], None),
+        (["~/a.jpg"], None),
+        (["a.jpg", "--model", "~/m.onnx"], None),
+        (["-"], None),
+        (["--", "a.jpg"], None),
+        (["a.jpg", "-h"], None),
+        (["a.jpg", "--format", "csv"], None),
+        (["--model", "x"], None),
+        ([], None),
+    ],
+)
+def test_only_usual_command_lines_are_read_without_typer(words: list[str], plain: Plain | None) -> None:
+    assert read_plainly(["predict", *words]) == plain
+
+
 RUN = """
 import atexit, sys, threading, time
 atexit.register(print, "at exit")
@@ -68,6 +97,45 @@ def photo(tmp_path: Path) -> Path:
     path = tmp_path / "photo.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)).save(path)
     return path
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (["{}", "--model", "cifar10-tiny"], 0),
+        (["{}", "{}", "--model", "cifar10-tiny", "--top", "1"], 0),
+        (["{}"], 0),
+        (["{}", "no-such-file.jpg", "--model", "cifar10-tiny"], 2),
+        (["{}", "--model", "no-such-model"], 2),
+    ],
+)
+def test_a_command_line_has_the_same_result_with_and_without_typer(words: list[str], code: int, photo: Path) -> None:
+    given = ["predict", *(word.format(photo) for word in words)]
+    said = "atexit.register(lambda: print('typer' in sys.modules))"
+    done = run(*given, more=said)
+    assert done.returncode == code, done.stderr
+    typed = run(*given, more=f"{said}\nimport thirtytwo.cli.start as start; start.read_plainly = lambda given: None")
+    assert (typed.returncode, typed.stderr) == (done.returncode, done.stderr)
+    assert ("True" in typed.stdout, "True" in done.stdout) == (True, code != 0)
+    assert typed.stdout.replace("True", "False") == done.stdout.replace("True", "False")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_command_line_without_typer_is_interrupted(number: signal.Signals, photo: Path) -> None:
+    more = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    more += "import thirtytwo.cli.predict as module\n"
+    more += f"module.show_table = lambda *given: signal.raise_signal({int(number)})"
+    done = run("predict", str(photo), "--model", "cifar10-tiny", more=more)
+    assert (done.returncode, done.stderr) == (130, "Interrupted.\n")
+
+
+def test_a_closed_pipe_is_no_error_without_typer(photo: Path) -> None:
+    command = [sys.executable, "-c", RUN.format(more=""), "predict", *[str(photo)] * 5, "--model", "cifar10-tiny"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.close()
+    _, err = process.communicate(timeout=120)
+    assert err == b""
 
 
 FOREIGN_THREAD = """

@@ -173,7 +173,7 @@ def test_class_folders_that_were_renamed_are_named(
     capsys.readouterr()
     evaluate(run.path, device="cpu")
     log = " ".join(capsys.readouterr().err.split())
-    assert "40 images of the run now in the class 'x', which it was not trained on" in log
+    assert "40 images of the run are now in the class 'x', which it was not trained on" in log
     assert "missing or no longer readable" not in log
 
 

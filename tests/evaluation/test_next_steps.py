@@ -46,7 +46,7 @@ def test_what_may_be_chance_is_said_to_be() -> None:
 def test_the_class_of_fewest_images_is_named_also_where_all_of_them_are_recognized() -> None:
     found = next_steps(predictions([[3, 0, 0], [1, 4, 0], [2, 2, 30]]), labels=False)
     assert found.few == (("a", 3), ("b", 5))
-    assert any("The share of a that is recognized is measured on only 3 images" in one for one in found.advice)
+    assert any("How often a is recognized was measured on only 3 images" in one for one in found.advice)
     assert not any("The share of b" in sentence for sentence in found.advice)
 
 

@@ -437,5 +437,5 @@ def test_no_model_opened_ahead_is_kept_unused() -> None:
 def test_a_damaged_model_opened_ahead_is_reported_where_it_is_used(tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_bytes(b"no model")
     session_module.open_ahead(tmp_path / "model.onnx")
-    with pytest.raises(ModelFileError, match="cannot be opened"):
+    with pytest.raises(ModelFileError, match="is not an ONNX model"):
         Classifier(tmp_path / "model.onnx")

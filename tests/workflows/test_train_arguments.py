@@ -92,8 +92,15 @@ def test_a_number_of_folds_that_is_no_integer_is_refused(folds: Any) -> None:
 
 @pytest.mark.parametrize("call", [train, find_lr], ids=["train", "find_lr"])
 def test_an_empty_name_of_a_recipe_is_refused(call: Callable[..., Any]) -> None:
-    with pytest.raises(UnknownNameError, match="recipe ''"):
+    with pytest.raises(ArgumentError, match="^recipe is empty"):
         call("digits", recipe="")
+
+
+@pytest.mark.parametrize("name", ["fix_plan", "pretrained"])
+def test_an_empty_source_of_a_training_is_refused(name: str) -> None:
+    empty: dict[str, Any] = {name: ""}
+    with pytest.raises(ArgumentError, match=f"^{name} is empty"):
+        train("digits", **empty)
 
 
 @pytest.mark.parametrize(
@@ -212,7 +219,7 @@ def test_an_empty_recipe_is_not_that_of_the_current_folder(
     finished_run: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(finished_run(tmp_path / "run"))
-    with pytest.raises(UnknownNameError, match="recipe ''"):
+    with pytest.raises(ArgumentError, match="^recipe is empty"):
         find_lr("digits", recipe="")
 
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from thirtytwo.cli.console import log, log_new_folder, show, show_table
-from thirtytwo.cli.options import BY_SUFFIX, STDOUT, Data, DataRoot, ResultFormat, format_for
+from thirtytwo.cli.formats import BY_SUFFIX, STDOUT, ResultFormat, format_for
+from thirtytwo.cli.options import Data, DataRoot
 from thirtytwo.errors import DataError, OutputError, require
 from thirtytwo.text import CsvWriter, capitalized, counted
 

@@ -25,21 +25,20 @@ from thirtytwo.cli.data_export import export as export_data
 from thirtytwo.cli.doctor import checks, doctor, fix
 from thirtytwo.cli.evaluate import evaluate
 from thirtytwo.cli.evaluators import evaluator_options
+from thirtytwo.cli.formats import BY_SUFFIX, DEFAULT_TOP, ResultFormat
 from thirtytwo.cli.options import (
-    BY_SUFFIX,
     DataRoot,
     Device,
     Model,
     NewRun,
     On,
-    ResultFormat,
     RunPath,
     Split,
     add_settings_command,
 )
 from thirtytwo.cli.push import push
 from thirtytwo.cli.serve import serve, serve_options
-from thirtytwo.cli.start import INTERRUPTED
+from thirtytwo.cli.start import INTERRUPTED, prepare_streams
 from thirtytwo.cli.train import train, tune
 from thirtytwo.errors import ThirtytwoError
 from thirtytwo.process import interrupted_by_sigterm, own_process, quiet_loggers
@@ -51,6 +50,8 @@ _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 _PLACES = (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP)
 """Errors of paths that users give, wherever they are noticed."""
 
+_MAY_BE_EMPTY = ("--root-path", "--base-path")
+"""Options of which an empty value means none."""
 _IMAGES, _LISTS = (
     "IMAGE|FOLDER|GLOB|@LIST|-...",
     "; @FILE reads paths from a file, one a line, and - from standard input",
@@ -95,7 +96,7 @@ add_settings_command(app, evaluate, evaluator_options)
 def predict(
     images: Annotated[list[str], typer.Argument(metavar=_IMAGES, help=f"Images to classify{_LISTS}.")],
     model: Model = None,
-    top: Annotated[int, typer.Option(min=1, metavar="K", help="Number of classes to report.")] = 5,
+    top: Annotated[int, typer.Option(min=1, metavar="K", help="Number of classes to report.")] = DEFAULT_TOP,
     tta: Annotated[
         Literal["off", "auto", "all"],
         typer.Option(help="Images to classify mirrored and shifted as well: off (none), auto (those in doubt) or all."),
@@ -342,12 +343,7 @@ def demo(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its code."""
-    for name in ("stdin", "stdout", "stderr"):
-        if getattr(sys, name) is None:  # closed by the caller
-            setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w"))  # noqa: SIM115, PTH123 (until the end)
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")  # names that cannot be encoded must not end the run
+    prepare_streams()
     sys.exit(run_command(arguments))
 
 
@@ -363,6 +359,17 @@ def run_command(arguments: Sequence[str] | None = None) -> int:
         if code == INTERRUPTED:  # Typer's result of Ctrl-C
             log("Interrupted.")
         return code if isinstance(code, int) else 0
+    except BaseException as error:
+        return report_error(error, given)
+
+
+def report_error(error: BaseException, given: Sequence[str]) -> int:
+    """Print the error that ended the command line `given`; returns the exit code."""
+    try:
+        raise error
+    except KeyboardInterrupt:
+        log("Interrupted.")
+        return INTERRUPTED
     except SystemExit as exit:
         # Typer turns a closed pipe into an exit; `thirtytwo … | head` is not an error.
         if isinstance(exit.__context__, BrokenPipeError):
@@ -397,14 +404,17 @@ def _refuse_empty(given: Sequence[str]) -> None:
 
     As a path, it would be the current folder.
     """
-    for before, word in pairwise(["", *given]):
+    end = list(given).index("--") if "--" in given else len(given)  # of the options
+    for place, (before, word) in enumerate(pairwise(["", *given])):
         option, sign, value = word.partition("=")
-        if not word and before.startswith("-") and before != "--" and "=" not in before:
-            problem = f"{before} is ''; expected a value."
+        if not word and before in _MAY_BE_EMPTY:
+            continue
+        if not word and before.startswith("--") and "=" not in before and place < end:
+            problem = f"The value '' after {before} is empty."
         elif not word:
             problem = f"An argument of thirtytwo {given[0]} is empty." if given[0] else "The command is empty."
-        elif option.startswith("--") and sign and not value:
-            problem = f"{option} is ''; expected a value."
+        elif option.startswith("--") and sign and not value and place < end and option not in _MAY_BE_EMPTY:
+            problem = f"The value '' of {option} is empty."
         else:
             continue
         raise ThirtytwoError(problem, "Check whether a variable in the command line is unset.")

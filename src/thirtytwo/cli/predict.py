@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO, TypeAlias
 
 from thirtytwo.cli.console import log, log_default_model, log_new_folder, log_skipped, show_table
-from thirtytwo.cli.options import STDOUT, ResultFormat, format_for
+from thirtytwo.cli.formats import STDOUT, ResultFormat, format_for
 from thirtytwo.errors import DataError, OutputError
 from thirtytwo.inference.output import write_csv, write_json
 from thirtytwo.inputs import refuse_image_as_output
@@ -31,9 +31,9 @@ def predict(
     arguments: list[str],
     model: str | None,
     top: int,
-    chosen_format: ResultFormat | None,
-    out: Path | None,
-    force: bool,
+    chosen_format: ResultFormat | None = None,
+    out: Path | None = None,
+    force: bool = False,
     tta: Tta = "off",
 ) -> None:
     """Classify every image that `arguments` match and write the results, by default as the suffix of `out` says.

@@ -12,11 +12,14 @@ import sys
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C."""
+_MOST_DIGITS = 6
+"""Digits of a number of classes up to which it is read without Typer."""
 _NO_CACHES = "glibc.malloc.tcache_count=0"
 """A setting of glibc, in the variable GLIBC_TUNABLES."""
 _THREAD_SECONDS = 0.05
@@ -73,9 +76,73 @@ def main(arguments: Sequence[str] | None = None) -> None:
         restart_without_small_caches()
     if list(given[:1]) == ["predict"]:
         open_model_ahead(given)
+        plain = read_plainly(given)
+        if plain is not None:
+            sys.exit(_predict(plain, given))
     from thirtytwo.cli.main import main  # with Typer; imported while the model is opened
 
     main(given)
+
+
+@dataclass(frozen=True)
+class Plain:
+    """A command line of `predict` that names images and at most the model and the number of classes."""
+
+    images: list[str]
+    model: str | None
+    top: int
+
+
+def read_plainly(given: Sequence[str]) -> Plain | None:
+    """Read the usual command lines of `predict`, for which Typer would take longer than classifying an image.
+
+    None for all others, also wrong ones, which Typer reads and explains.
+    """
+    from thirtytwo.cli.formats import DEFAULT_TOP
+
+    words, images = list(given[1:]), []
+    values = {"--model": None, "--top": str(DEFAULT_TOP)}
+    used = set()
+    while words:
+        word = words.pop(0)
+        if word in values and word not in used and words:
+            used.add(word)
+            values[word] = word = words.pop(0)
+        else:
+            images.append(word)
+        if not word or word.startswith(("-", "~")):
+            return None
+    top = values["--top"] or ""
+    if not images or not (top.isascii() and top.isdigit() and len(top) <= _MOST_DIGITS and int(top)):
+        return None
+    return Plain(images, values["--model"], int(top))
+
+
+def _predict(plain: Plain, given: Sequence[str]) -> int:
+    from thirtytwo.cli.console import brief_warnings
+    from thirtytwo.cli.predict import predict
+    from thirtytwo.process import interrupted_by_sigterm, own_process, quiet_loggers
+
+    prepare_streams()
+    try:
+        with own_process(), interrupted_by_sigterm(), brief_warnings(), quiet_loggers("matplotlib"):
+            predict(plain.images, plain.model, plain.top)
+        sys.stdout.flush()
+    except BaseException as error:
+        from thirtytwo.cli.main import report_error
+
+        return report_error(error, given)
+    return 0
+
+
+def prepare_streams() -> None:
+    """Replace standard streams that the caller closed, and let names that cannot be encoded not end the command."""
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w"))  # noqa: SIM115, PTH123 (until the end)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def restart_without_small_caches() -> None:
@@ -93,6 +160,8 @@ def restart_without_small_caches() -> None:
     except (OSError, ValueError):  # another C library
         return
     words = sys.orig_argv[1:]
+    if sys.argv[0] in ("", "-"):  # of a script that Python reads from its input, which can be read once
+        return
     if library.startswith("glibc") and sys.executable and words[-len(sys.argv[1:]) :] == sys.argv[1:]:
         environment = {**os.environ, "GLIBC_TUNABLES": f"{chosen}:{_NO_CACHES}".lstrip(":")}
         with suppress(OSError):  # where it may not be started, the training needs more memory

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Literal, get_args
 from urllib.parse import parse_qsl, urlencode
@@ -309,13 +309,13 @@ def parse(spec: str, *, data_root: Path | None = None) -> Spec:
     raise _unknown(name, path, _root(data_root))
 
 
-def _has_images(folder: Path, *, below: bool = True) -> bool:
+def _has_images(folder: Path) -> bool:
     """Whether a folder, or a folder in it, has a file with the suffix of an image; only a part is looked at."""
     with suppress(OSError):
         paths = [path for path in islice(folder.iterdir(), _MOST_LISTED) if not is_junk(path.name)]
-        return any(path.suffix.lower() in IMAGE_SUFFIXES for path in paths) or (
-            below and any(_has_images(path, below=False) for path in paths if is_folder(path))
-        )
+        below = chain.from_iterable(path.iterdir() for path in paths if is_folder(path))
+        every = islice(chain(paths, below), _MOST_LISTED)
+        return any(path.suffix.lower() in IMAGE_SUFFIXES for path in every)
     return False
 
 

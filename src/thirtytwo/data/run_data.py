@@ -36,8 +36,9 @@ class RunData:
     Attributes:
         dataset: the data set as stored.
         parts: the images that still exist, with the classes and `rows` of the run.
-        missing: names of the images that no longer exist, or that have no class of the run, by split.
-        misplaced: those that exist, but now have a class that the run does not know, by the name of that class.
+        missing: names of the images that no longer exist, by split.
+        misplaced: names of those that exist, but now have a class that the run does not know, by that class.
+        lost: number of images that are missing or misplaced, by split.
         new: names of the images in no split of the run.
     """
 
@@ -45,16 +46,17 @@ class RunData:
     parts: Parts
     missing: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     misplaced: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    lost: Mapping[str, int] = field(default_factory=dict)
     new: tuple[str, ...] = ()
 
     def changes(self) -> Iterator[str]:
         """Sentences that describe changes since training."""
         for name, moved in self.misplaced.items():
             images = f"{counted(len(moved), 'image')} of the run"
-            yield f"{images} now in the class {name!r}, which it was not trained on: {_names(moved)}"
-        misplaced = {name for moved in self.misplaced.values() for name in moved}
-        for name, missing in self.missing.items():
-            if names := [one for one in missing if one not in misplaced]:
+            verb = "is" if len(moved) == 1 else "are"
+            yield f"{images} {verb} now in the class {name!r}, which it was not trained on: {_names(moved)}"
+        for name, names in self.missing.items():
+            if names:
                 images = f"{counted(len(names), f'{name} image')} of the run"
                 yield f"{images} missing or no longer readable in {self.dataset.name}: {_names(names)}"
         if self.new:
@@ -166,13 +168,13 @@ def load_run_data(
     for place in places:
         try:
             return find_again(run, load_as_stored(run, place, data_root, image_size=image_size))
-        except _OtherClassesError:
-            raise
         except (DataError, UnknownNameError) as error:
             problem = problem or error
             if about.get("path") is None:
                 raise
     assert problem is not None
+    if isinstance(problem, _OtherClassesError):
+        raise problem
     raise DataError(
         f"The data of {run.path}, {about['spec']!r}, cannot be loaded from {places[0]}: {problem.message}",
         f"Give its new location: thirtytwo evaluate {shlex.quote(str(run.path))} --data PATH",
@@ -229,7 +231,7 @@ def is_own(run: RunDir, spec: str, dataset: DataSet) -> bool:
 
 
 class _OtherClassesError(DataError):
-    """Data has the images of a run, but none of its classes."""
+    """Data has most images of a run, but in classes that it does not know."""
 
 
 def find_again(run: RunDir, dataset: DataSet) -> RunData:
@@ -249,9 +251,9 @@ def find_again(run: RunDir, dataset: DataSet) -> RunData:
         found[name], missing[name] = pool.take(name, record[name], _hashes(run, record[name]))
     recorded = sum(len(record[name]["hashes"]) for name in PARTS)
     if recorded and not any(len(part) for part in found.values()):
-        if pool.misplaced:
+        if 2 * sum(map(len, pool.misplaced.values())) > recorded:
             raise _OtherClassesError(
-                f"{dataset.name} has images of {run.path}, but in classes that it was not trained on: "
+                f"{dataset.name} has the images of {run.path}, but in classes that it was not trained on: "
                 f"{listing(pool.misplaced, 5)}. Its classes are {listing(classes, 5)}.",
                 "Give the classes the names that they had in training.",
             )
@@ -261,7 +263,8 @@ def find_again(run: RunDir, dataset: DataSet) -> RunData:
         )
     parts = Parts(found["train"], found["val"] if record["n_val"] else None, found["test"])
     misplaced = {name: tuple(names) for name, names in pool.misplaced.items()}
-    return RunData(dataset, parts, missing, misplaced, tuple(pool.others(_known(run, record))))
+    lost = {name: len(record[name]["hashes"]) - len(part) for name, part in found.items()}
+    return RunData(dataset, parts, missing, misplaced, lost, tuple(pool.others(_known(run, record))))
 
 
 class _HashIndex:
@@ -286,15 +289,14 @@ class _HashIndex:
         """The images of a recorded split, each at most once, and the names of missing ones."""
         files: Sequence[str | None] = record.get("files") or [None] * len(hashes)
         taken: dict[str, list[tuple[int, int]]] = defaultdict(list)
-        missing = []
+        missing: list[str] = []
         labels = None if record.get("labels") is None else np.array(record["labels"], dtype=np.int64)
         for number, (content, file, row) in enumerate(zip(hashes.tolist(), files, record["rows"], strict=True)):
             places = self._places.get(content, [])
             known = places if labels is not None else [place for place in places if self._class(place) >= 0]
             if not known:
-                missing.append(file or f"row {row}")
-                if places:
-                    self.misplaced[self._class_name(places[0])].append(missing[-1])
+                others = self.misplaced[self._class_name(places[0])] if places else missing
+                others.append(file or f"row {row}")
                 continue
             best = max(known, key=lambda place: (self._file(place) == file, place[0] == part, self._row(place) == row))
             places.remove(best)
@@ -378,22 +380,21 @@ def changes_since(run: RunDir, split: Mapping[str, Any]) -> list[str]:
     before, now = _known(run, record), _known(run, split)
     if not np.isin(before, now).any():
         return []
-    missing, new = _files_outside(run, record, now), _files_outside(run, split, before)
+    missing, new = np.setdiff1d(before, now), np.setdiff1d(now, before)
     return [
-        f"{counted(len(names), 'image')} {what}: {_names(names)}"
-        for names, what in ((missing, "missing"), (new, "new"))
-        if names
+        f"{counted(len(hashes), 'image')} {what}{_named(run, place, hashes)}"
+        for what, place, hashes in (("missing", record, missing), ("new", split, new))
+        if len(hashes)
     ]
 
 
-def _files_outside(run: RunDir, record: Mapping[str, Any], hashes: Hashes) -> list[str]:
-    """Names of the images in a recorded split that are not among `hashes`."""
+def _named(run: RunDir, record: Mapping[str, Any], hashes: Hashes) -> str:
+    """The first names of the images with these hashes, as far as a record has them: those in no split have none."""
     found = []
     for part in (record[name] for name in PARTS):
-        outside = np.flatnonzero(~np.isin(_hashes(run, part), hashes)).tolist()
         files = part.get("files") or [f"row {row}" for row in part["rows"]]
-        found += [files[number] for number in outside]
-    return found
+        found += [files[number] for number in np.flatnonzero(np.isin(_hashes(run, part), hashes)).tolist()]
+    return f", such as {listing(found[:3], quoted=False)}" if found else ""
 
 
 def _part_record(images: ImageSet | None, *, labels: bool) -> dict[str, Any]:

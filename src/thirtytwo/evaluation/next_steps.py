@@ -139,7 +139,7 @@ class NextSteps:
         if not self.few:
             return ""
         name, images = self.few[0]
-        known = f"The share of {readable(name)} that is recognized is measured on only {counted(images, 'image')}"
+        known = f"How often {readable(name)} is recognized was measured on only {counted(images, 'image')}"
         return f"{known}: evaluate on more to know it better."
 
 

@@ -171,7 +171,7 @@ def _complete_data(first: LoadedRun) -> RunData:
         DataError: it is missing, or some of its images are.
     """
     found = first.data
-    if any(found.missing.values()):
+    if any(found.lost.values()):
         raise DataError(f"{next(found.changes())}.", "Restore the files, or train the runs again.")
     return found
 

@@ -279,7 +279,7 @@ def _label(directory: RunDir, data: str, split: str) -> str:
 
 def _changed(found: RunData, split: str) -> dict[str, Any]:
     """The entry of the metrics on images that are missing or new since training; empty where there are none."""
-    missing = len(found.missing.get(split, ()))
+    missing = found.lost.get(split, 0)
     return {"changed": {"missing": missing, "new": len(found.new)}} if missing or found.new else {}
 
 

@@ -49,7 +49,7 @@ _CARD_LEVEL, _MAX_LEVEL = 3, 6
 """Level of the heading of a model, which headings of its card are below, and of the smallest heading."""
 QUERY = "model"
 """Parameter of the page's address that names the model to show alone."""
-_SHOWN = "path of the model that is shown alone"
+_SHOWN = "name and path of the model that is shown alone"
 _METRICS = ("accuracy", "accuracy_tta", "top5_accuracy", "macro_f1", "ece")
 
 
@@ -59,17 +59,18 @@ def show() -> None:
     wanted = st.query_params.get(QUERY, "")
     number, entry = next(((at, one) for at, one in enumerate(found) if one.name == wanted), (0, None))
     shown = st.session_state.pop(_SHOWN, None)
-    if wanted and entry is None:  # it may have been renamed on its page
-        number, entry = next(((at, one) for at, one in enumerate(found) if str(one.path) == shown), (0, None))
+    was_shown = wanted and shown is not None and shown[0] == wanted
+    if entry is None and was_shown:  # it may have been renamed on its page
+        number, entry = next(((at, one) for at, one in enumerate(found) if str(one.path) == shown[1]), (0, None))
     if entry is not None:
         _open(entry.name)
-        st.session_state[_SHOWN] = str(entry.path)
+        st.session_state[_SHOWN] = (entry.name, str(entry.path))
         _show_one(entry, found, number)
         return
     _open("")
     title("Models", "What each model can name and how accurate it is. The other pages use the model that is in use.")
     show_notices()
-    if wanted and shown is None:  # else it was deleted on its page
+    if wanted and not was_shown:  # else it was deleted on its page
         st.warning(as_markdown(f"There is no model {wanted} anymore. These are all models."), icon=":material/delete:")
     if not found:
         require_model()

@@ -272,7 +272,7 @@ def _check_one(file: Path, lines: Sequence[tuple[int, list[str]]], role: str, pl
         found = [cells[place] if place < len(cells) else "" for place in places]
         if len(set(found)) > 1:
             raise DataError(
-                f"{file} has several columns for {role}, {listing(names)}, which differ, first in line {line}: "
+                f"{file} has several columns for the {role} ({listing(names)}) that differ, first in line {line}: "
                 f"{listing(found)}.",
                 f"Name the one to use: {shlex.quote(f'{file}?{role}={names[0]}')}",
             )
