@@ -89,7 +89,7 @@ def test_home_is_expanded_in_the_python_api(
         (["predict", "--", ""], ["empty", "variable"]),
         (["predict", "--force", ""], ["'' after --force", "variable"]),
         (["predict", "-", ""], ["argument", "variable"]),
-        (["predict", "--", "--x="], ["--x= does not exist"]),
+        (["predict", "--model", "cifar10-tiny", "--", "--x="], ["--x= does not exist"]),
         (["app", "--base-path", "", "--port", "x"], ["--port"]),
         (["serve", "--root-path=", "--port", "x"], ["--port"]),
         ([""], ["empty"]),
