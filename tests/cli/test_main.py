@@ -75,6 +75,11 @@ def test_home_is_expanded_in_the_python_api(
     assert not (tmp_path / "~").exists()
 
 
+def test_words_after_two_dashes_are_no_options(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(["predict", "--model", "cifar10-tiny", "--", "--x="]) == 2
+    assert "--x= does not exist" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "values"),
     [
@@ -89,7 +94,6 @@ def test_home_is_expanded_in_the_python_api(
         (["predict", "--", ""], ["empty", "variable"]),
         (["predict", "--force", ""], ["'' after --force", "variable"]),
         (["predict", "-", ""], ["argument", "variable"]),
-        (["predict", "--model", "cifar10-tiny", "--", "--x="], ["--x= does not exist"]),
         (["app", "--base-path", "", "--port", "x"], ["--port"]),
         (["serve", "--root-path=", "--port", "x"], ["--port"]),
         ([""], ["empty"]),
