@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from thirtytwo.arguments import given_paths, path_of
 from thirtytwo.errors import ArgumentError, InputError, OutputError
 from thirtytwo.io import (
     TEXT,
@@ -22,8 +23,6 @@ from thirtytwo.io import (
     free_path,
     lock_directory,
     missing_folder,
-    path_of,
-    paths_of,
     short_name,
     slug,
     write_bytes,
@@ -338,7 +337,7 @@ def test_what_is_no_path_is_refused(value: object) -> None:
 
 
 def test_one_path_or_several() -> None:
-    assert paths_of("runs", "a") == paths_of("runs", Path("a")) == paths_of("runs", ("a",)) == [Path("a")]
-    assert paths_of("runs", iter([Path("a"), "b"])) == [Path("a"), Path("b")]
+    assert given_paths("runs", "a") == given_paths("runs", Path("a")) == given_paths("runs", ("a",)) == [Path("a")]
+    assert given_paths("runs", iter([Path("a"), "b"])) == [Path("a"), Path("b")]
     with pytest.raises(ArgumentError, match="found 3"):
-        paths_of("runs", ["a", 3])
+        given_paths("runs", ["a", 3])

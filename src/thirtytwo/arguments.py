@@ -7,11 +7,21 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from thirtytwo.errors import ArgumentError
-from thirtytwo.io import path_of
+
+
+def path_of(name: str, value: object) -> Path:
+    """The path that an argument of a function is: text, a path, or a run.
+
+    Raises:
+        ArgumentError: it is something else.
+    """
+    if isinstance(value, str) or (isinstance(value, os.PathLike) and isinstance(os.fspath(value), str)):
+        return Path(value)
+    raise ArgumentError(f"{name} must be a path; found {value!r}.")
 
 
 def given_path(name: str, value: object) -> Path:
-    """The path that an argument of a function is: text, a path, or a run.
+    """As `path_of`, for a path that is read or written.
 
     Raises:
         ArgumentError: it is something else, or empty text, which would be the current folder.

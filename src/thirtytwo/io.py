@@ -12,7 +12,7 @@ import re
 import shutil
 import stat
 import unicodedata
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from itertools import chain, count
 from pathlib import Path
@@ -20,7 +20,6 @@ from secrets import token_hex
 from typing import Any
 
 from thirtytwo.errors import (
-    ArgumentError,
     InputError,
     MissingExtraError,
     OutputError,
@@ -338,28 +337,6 @@ def short_name(name: str, most: int = NAME_BYTES) -> str:
     end = b"-" + hashlib.blake2b(encoded, digest_size=4).hexdigest().encode() + (suffix if len(suffix) <= 16 else b"")
     start = encoded[: max(0, most - len(end))]
     return start.decode("utf-8", "ignore") + end.decode("utf-8", "ignore")
-
-
-def path_of(name: str, value: object) -> Path:
-    """The path that an argument of a function is: text, a path, or a run.
-
-    Raises:
-        ArgumentError: it is something else.
-    """
-    if isinstance(value, str) or (isinstance(value, os.PathLike) and isinstance(os.fspath(value), str)):
-        return Path(value)
-    raise ArgumentError(f"{name} must be a path; found {value!r}.")
-
-
-def paths_of(name: str, value: object) -> list[Path]:
-    """The paths that an argument of a function is: one, or several.
-
-    Raises:
-        ArgumentError: it is something else.
-    """
-    if isinstance(value, str | os.PathLike) or not isinstance(value, Iterable):
-        return [path_of(name, value)]
-    return [path_of(name, one) for one in value]
 
 
 def refuse_long_name(path: Path) -> None:

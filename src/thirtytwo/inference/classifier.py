@@ -15,14 +15,13 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from thirtytwo.arguments import given_path
+from thirtytwo.arguments import given_path, path_of
 from thirtytwo.errors import ArgumentError, ImageError, ModelFileError, check_choice, check_least
 from thirtytwo.images.decode import load_image
 from thirtytwo.images.pixels import resize
 from thirtytwo.inference.library import default_model, find_model, model_name
 from thirtytwo.inference.session import INPUT, KNOWN_SCORE, MOST_THREADS, REQUIRED_OUTPUTS, open_session
 from thirtytwo.inference.views import Tta, averaged, further_views
-from thirtytwo.io import path_of
 from thirtytwo.machine import cpu_count
 from thirtytwo.reprs import Html, bar, card, table
 from thirtytwo.text import NOT_RECORDED, as_html, listing, percent, readable

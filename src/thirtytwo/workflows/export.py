@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from thirtytwo.arguments import check_text, optional_path
+from thirtytwo.arguments import check_text, optional_path, path_of
 from thirtytwo.data.run_data import load_run_data
 from thirtytwo.data.split import covering_sample
 from thirtytwo.data.types import ImageSet
@@ -16,7 +16,7 @@ from thirtytwo.export.quantize import EXPORTS, ExportFormat
 from thirtytwo.inference.hub import PREFIX
 from thirtytwo.inference.library import BUNDLED, find_model, model_argument
 from thirtytwo.inference.model_file import ModelInfo, read_info
-from thirtytwo.io import FORMATS, atomic_write, check_writable, expand_home, is_file, path_of
+from thirtytwo.io import FORMATS, atomic_write, check_writable, expand_home, is_file
 from thirtytwo.rundir import RunDir, lock_run_of
 from thirtytwo.tensors import preserve_torch_state
 from thirtytwo.text import percent
